@@ -1,0 +1,1 @@
+"""From studies to a release. Import as ``cxr_max.builders``."""

@@ -1,0 +1,115 @@
+"""The card of a release: every number comes from the manifest, none is typed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from cxr_max import prompts
+from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.records import SPLITS, STATUSES
+from cxr_max.shards import trajectory_schema
+
+_SIMULATED = (
+    "> **Simulated teachers.** Rows with `provider = simulated` were written by the project's loopback simulator:"
+    " no model answered. They show how a release looks and works. They are not data about any model.\n\n"
+)
+
+
+def card(info: SourceInfo, manifest: Mapping[str, Any], config_files: Mapping[str, Sequence[str]]) -> str:
+    """README.md of a release: front matter for the Hub, then the text for people."""
+    counts = manifest["counts"]["trajectories"]
+    template = Template((files("cxr_max.data_cards") / "release.md").read_text("utf-8"))
+    text = template.substitute(
+        title="CXR-MAX reasoning trajectories" + (" (simulated demo)" if manifest["simulated"] else ""),
+        banner=_SIMULATED if manifest["simulated"] else "",
+        trajectories=f"{counts['rows']:,}",
+        teachers=len(counts["by_teacher"]),
+        studies=f"{counts['studies']:,}",
+        subjects=f"{counts['subjects']:,}",
+        source_title=info.title,
+        status_table=_status_table(counts["by_teacher"]),
+        split_table=_table(["split", "rows"], [[split, n] for split, n in counts["by_split"].items()]),
+        renderings=" and ".join(f"`{name}`" for name in counts["renderings"]) or "nothing",
+        prompts="\n\n".join(map(_prompt, manifest["prompts"])),
+        columns=_columns(),
+        gaps=_gaps(manifest),
+        citation=info.citation,
+        licence=info.licence,
+    )
+    return _front_matter(info, counts["rows"], bool(manifest["simulated"]), config_files) + text
+
+
+def _front_matter(
+    info: SourceInfo, rows: int, simulated: bool, config_files: Mapping[str, Sequence[str]]
+) -> str:
+    """The Hub's dataset card metadata. Only configs that are there are listed."""
+    from huggingface_hub import DatasetCardData
+
+    configs = [
+        {
+            "config_name": config,
+            "data_files": [
+                {"split": split, "path": f"data/{config}/{split}-*.parquet"}
+                for split in SPLITS
+                if split in splits
+            ],
+            **({"default": True} if config == "trajectories" else {}),
+        }
+        for config, splits in config_files.items()
+    ]
+    data = DatasetCardData(
+        configs=configs,
+        license=info.licence,
+        language="en",
+        size_categories=_size_category(rows),
+        tags=["medical", "radiology", "chest-x-ray", "reasoning", *(["simulated"] if simulated else [])],
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _size_category(rows: int) -> str:
+    limits = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((name for limit, name in limits if rows < limit), "1M<n<10M")
+
+
+def _status_table(by_teacher: Mapping[str, Mapping[str, int]]) -> str:
+    rows = [
+        [teacher, *(counts.get(status, 0) for status in STATUSES), sum(counts.values())]
+        for teacher, counts in by_teacher.items()
+    ]
+    return _table(["teacher", *STATUSES, "rows"], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _prompt(entry: Mapping[str, str]) -> str:
+    title = f"Prompt `{entry['name']}` version {entry['version']} (gives away: {entry['given']})"
+    shipped = prompts.load(entry["name"])
+    if shipped.sha256 != entry["sha256"]:
+        return f"{title}: sha256 `{entry['sha256']}`, a text that this version no longer ships."
+    return f"{title}:\n\n```text\n{shipped.text}\n```"
+
+
+def _columns() -> str:
+    described = [
+        [f"`{field.name}`", f"`{field.type}`", field.metadata[b"description"].decode()]
+        for field in trajectory_schema()
+    ]
+    shortened = [
+        [name, "`struct of 14`" if "Pneumothorax" in kind else kind, text] for name, kind, text in described
+    ]
+    return _table(["column", "type", "meaning"], shortened)
+
+
+def _gaps(manifest: Mapping[str, Any]) -> str:
+    missing = manifest["missing"]
+    if not missing["gaps"] and not missing["failed"]:
+        return "Every image that was planned was asked about, and every request has its reply."
+    return (
+        f"Missing: {missing['gaps']} image sets could not be asked about, and {missing['failed']} requests have no"
+        " reply yet."
+    )

@@ -1,0 +1,76 @@
+"""A run's folder: its lock, its ``run.toml``, its ledger and its release."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cxr_max.errors import RequestError, RunLockedError
+from cxr_max.shards import disk_refusals_named, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run. Only ``release`` is ever published."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Every reply."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def settings(self) -> Path:
+        """What all builds of the run have in common, local paths included."""
+        return self.root / "run.toml"
+
+    @property
+    def release(self) -> Path:
+        """What Hugging Face loads."""
+        return self.root / "release"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and keep other builds out of it; the lock ends with the process, however it ends.
+
+        Raises:
+            RunLockedError: another build is at work in the folder.
+            StorageError: the folder cannot be written.
+        """
+        with disk_refusals_named(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RunLockedError(
+                    f"Another build is at work in {self.root}: wait for it, stop it, or choose another --out."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def settle(self, settings: Mapping[str, str]) -> None:
+        """Keep ``settings`` for the run's later builds, or check them against those of its first.
+
+        Raises:
+            RequestError: this run was begun with other settings.
+        """
+        if not self.settings.exists():
+            # A JSON string is a TOML string.
+            lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+            write_text(self.settings, "".join(lines))
+            return
+        begun = tomllib.loads(self.settings.read_text("utf-8"))
+        for name, value in settings.items():
+            if begun.get(name) != value:
+                raise RequestError(
+                    f"The run in {self.root} was begun with {name} = {begun.get(name)!r}, not {value!r}:"
+                    " choose another --out, or ask for what it was begun with."
+                )

@@ -1,0 +1,276 @@
+"""Generated chest radiographs: no patient, no download, no end, and the truth about every one of them.
+
+Study ``i`` of a seed is the same on every run. Its attributes are drawn first, without pixels, from random
+streams of the study and of the subject; its picture is drawn when it is yielded, once.
+
+The reference labels are known, not read: the nine drawn findings are 1 or 0. By CheXpert's rules (Irvin et
+al. 2019), No Finding is 1 when nothing but Support Devices is present, and Lung Opacity is 1 with any of its
+children, on their sides together (edema is on both). Enlarged Cardiomediastinum is 0 although CheXpert makes
+it Cardiomegaly's parent: the mediastinum is never painted wide. Fracture and Pleural Other are never drawn,
+so 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+from uuid import uuid4
+
+from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.errors import RequestError
+from cxr_max.findings import FINDINGS, LATERAL, SIDES, Findings, Side, Sides, State, blank_sides
+from cxr_max.records import Radiograph, Split, Study
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+VERSION: Final = 1
+"""Of the pixels: raise it whenever a picture changes, so that no folder ever mixes two kinds."""
+
+INFO: Final = SourceInfo(
+    name="phantom",
+    title="Chest radiograph phantoms",
+    data_use="open",
+    licence="cc0-1.0",
+    citation="Generated images: chest radiograph phantoms computed by cxr-max; they show no patient.",
+)
+
+STUDIES_PER_SUBJECT: Final = 2
+SPLIT_OF_TEN: Final[tuple[Split, ...]] = (
+    "train",
+    "train",
+    "train",
+    "validation",
+    "train",
+    "train",
+    "train",
+    "train",
+    "test",
+    "train",
+)
+HEALTHY: Final = 0.29
+"""Share of studies in which no disease is drawn."""
+DISEASES: Final = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Lung Lesion",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+DRAWN: Final = (*DISEASES, "Support Devices")
+OPACITIES: Final = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia")
+"""CheXpert's children of Lung Opacity."""
+BY_CHANCE: Final = 0.05
+"""How often each further disease joins the first one."""
+FIRST_DATE: Final = datetime(2150, 1, 1, 8)
+"""Fictitious, and far off so that nobody takes it for a real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom the studies of one subject share."""
+
+    subject_id: str
+    split: Split
+    sex: Literal["M", "F"]
+    born: datetime
+    first_seen: datetime
+    anatomy: int
+    """Seed of the build of the chest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything about one study but its pixels."""
+
+    study_id: str
+    subject: Subject
+    acquired_at: datetime
+    view: Literal["PA", "AP"]
+    findings: dict[str, Side | None]
+    """The drawn ones that are present, with their sides."""
+    difficulty: float
+    seed: int
+    """Of the pixels."""
+
+    @property
+    def severity(self) -> float:
+        """0.35 to 1. Linear in the difficulty, which is uniform over the population."""
+        return 1 - 0.65 * self.difficulty
+
+
+class PhantomSource:
+    """An endless ``Source``. Pictures are kept under ``directory``; those already there are not drawn again.
+
+    Raises:
+        RequestError: the seed or the size is out of range.
+    """
+
+    def __init__(self, seed: int = 0, *, directory: Path, size: int = 256) -> None:
+        if seed < 0:
+            raise RequestError(f"The seed of the phantoms is {seed}: choose 0 or more.")
+        if size < 64 or size % 2:
+            raise RequestError(
+                f"The size of the phantoms is {size} pixels: choose an even number from 64 up."
+            )
+        self.info = INFO
+        self.total: int | None = None
+        self.prerendered = True
+        self.warnings: tuple[str, ...] = ()
+        self._seed = seed
+        self._size = size
+        self._folder = directory / f"{size}px-v{VERSION}"
+
+    def studies(self) -> Iterator[Study]:
+        """Study 0, 1, 2 and so on; each one's picture is on disk when it is yielded.
+
+        Raises:
+            OSError: the picture cannot be written, as on a full disk.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for one in cases(self._seed):
+            path = self._folder / f"{one.study_id}.png"
+            if not _is_whole(path):
+                _write(one, path, self._size)
+            yield _study(one, path, self._size)
+
+
+def cases(seed: int) -> Iterator[Case]:
+    """The attributes of every study, in order, without drawing any."""
+    number = 0
+    while True:
+        subject = _subject(seed, number)
+        for visit in range(STUDIES_PER_SUBJECT):
+            yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit)
+        number += 1
+
+
+def _rng(*key: int) -> "Generator":
+    """A stream of its own for each key, the same in every process."""
+    from numpy.random import default_rng
+
+    return default_rng(key)
+
+
+def _subject(seed: int, number: int) -> Subject:
+    rng = _rng(seed, 0, number)
+    first_seen = FIRST_DATE + timedelta(days=int(rng.integers(3650)), minutes=int(rng.integers(600)))
+    return Subject(
+        subject_id=f"phantom-{seed}-p{number:07d}",
+        split=SPLIT_OF_TEN[number % len(SPLIT_OF_TEN)],
+        sex="F" if rng.random() < 0.47 else "M",
+        born=first_seen - timedelta(days=365.25 * min(max(rng.normal(60, 16), 18), 95)),
+        first_seen=first_seen,
+        anatomy=int(rng.integers(2**32)),
+    )
+
+
+def _case(seed: int, index: int, subject: Subject, visit: int) -> Case:
+    rng = _rng(seed, 1, index)
+    difficulty = float(rng.random())
+    diseases = _diseases(rng)
+    view: Literal["PA", "AP"] = "AP" if rng.random() < 0.14 + 0.15 * len(diseases) else "PA"
+    present = diseases | _devices(rng, view)
+    return Case(
+        study_id=f"phantom-{seed}-{index:07d}",
+        subject=subject,
+        acquired_at=subject.first_seen
+        + visit * timedelta(days=int(rng.integers(60, 400)), minutes=index % 60),
+        view=view,
+        findings={name: _side(name, present, rng) for name in DRAWN if name in present},
+        difficulty=difficulty,
+        seed=int(rng.integers(2**32)),
+    )
+
+
+def _diseases(rng: "Generator") -> set[str]:
+    """None, or one and its company: a failing heart is large, and leaks into lungs and pleura."""
+    if rng.random() < HEALTHY:
+        return set()
+    diseases = {DISEASES[int(rng.integers(len(DISEASES)))]}
+    diseases |= {
+        name for name, chance in zip(DISEASES, rng.random(len(DISEASES)), strict=True) if chance < BY_CHANCE
+    }
+    if "Edema" in diseases:
+        companions = {"Cardiomegaly": 0.5, "Pleural Effusion": 0.4}
+        diseases |= {name for name, chance in companions.items() if rng.random() < chance}
+    return diseases
+
+
+def _devices(rng: "Generator", view: str) -> set[str]:
+    """The bedridden, who are filmed AP, have more tubes than walking patients have pacemakers."""
+    return {"Support Devices"} if rng.random() < (0.45 if view == "AP" else 0.08) else set()
+
+
+def _side(name: str, present: set[str], rng: "Generator") -> Side | None:
+    """``None`` for what has no side. The effusions of a failing heart are mostly bilateral."""
+    chances = (0.2, 0.2, 0.6) if name == "Pleural Effusion" and "Edema" in present else (0.42, 0.42, 0.16)
+    side = SIDES[int(rng.choice(len(SIDES), p=chances))]
+    return side if name in LATERAL else None
+
+
+def _reference(present: dict[str, Side | None]) -> tuple[Findings, Sides]:
+    findings: dict[str, State | None] = {name: 1 if name in present else 0 for name in FINDINGS}
+    sides = blank_sides() | present
+    opacities = [present[name] for name in OPACITIES if name in present]
+    if opacities:
+        findings["Lung Opacity"] = 1
+        sides["Lung Opacity"] = _union(opacities)
+    if not present.keys() & set(DISEASES):
+        findings["No Finding"] = 1
+    return findings, sides
+
+
+def _union(sides: list[Side | None]) -> Side:
+    """The side of findings taken together. One without a side is on both, as edema is."""
+    first = sides[0]
+    return first if first is not None and all(side == first for side in sides) else "bilateral"
+
+
+def _study(case: Case, path: Path, size: int) -> Study:
+    findings, sides = _reference(case.findings)
+    return Study(
+        study_id=case.study_id,
+        subject_id=case.subject.subject_id,
+        source=INFO.name,
+        split=case.subject.split,
+        radiographs=(Radiograph(f"{case.study_id}-1", path, case.view, "MONOCHROME2", size, size),),
+        acquired_at=case.acquired_at,
+        reference_findings=findings,
+        reference_sides=sides,
+        sex=case.subject.sex,
+        age=float((case.acquired_at - case.subject.born).days * 100 // 36525),
+        difficulty=case.difficulty,
+    )
+
+
+def _is_whole(path: Path) -> bool:
+    """A machine that lost power may have kept the name of a picture but none of its bytes."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def _write(case: Case, path: Path, size: int) -> None:
+    """Draw, and let the picture appear under its name only once it is complete."""
+    from PIL import Image
+
+    from cxr_max.builders.sources import phantom_image
+
+    pixels = phantom_image.draw(
+        case.findings,
+        seed=case.seed,
+        size=size,
+        severity=case.severity,
+        view=case.view,
+        anatomy=case.subject.anatomy,
+        sex=case.subject.sex,
+    )
+    unfinished = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
+    try:
+        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=1)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

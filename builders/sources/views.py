@@ -1,0 +1,109 @@
+"""How an image was taken: the many spellings of a view, and which images of a study are frontal."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from cxr_max.errors import ImageError
+from cxr_max.records import FRONTAL, Radiograph, View
+
+VIEW_ORDER: Final[dict[View, int]] = {"PA": 0, "AP": 1, "LATERAL": 2, "LL": 3, "other": 4, "unknown": 5}
+"""Frontal first: the order of a study's images that were taken at the same time."""
+
+_PHRASES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"POSTER(O|IOR)[\W_]*ANTERIOR"), " PA "),
+    (re.compile(r"ANTER(O|IOR)[\W_]*POSTERIOR"), " AP "),
+    (re.compile(r"((LEFT|RIGHT|L|R)[\W_]+)?LAT(ERAL)?[\W_]+DECUB[A-Z]*"), " DECUBITUS "),
+    (re.compile(r"LEFT[\W_]+LAT(ERAL)?\b"), " LL "),
+)
+_NAMES: Final[dict[str, View]] = {
+    "PA": "PA",
+    "AP": "AP",
+    "LATERAL": "LATERAL",
+    "LAT": "LATERAL",
+    "RL": "LATERAL",
+    "LL": "LL",
+}
+_OBLIQUE: Final = re.compile(r"LAO|RAO|LPO|RPO|OBL[A-Z]*|SWIMMERS?")
+_SAYS_NOTHING: Final = frozenset({"UNKNOWN", "UNK", "UNSPECIFIED", "NONE", "NAN", "NA", "N", "A", "FRONTAL"})
+_MORE_THAN_ONE: Final = re.compile(r"LAT[A-Z]*|LL|DECUB[A-Z]*|VIEWS|OBL[A-Z]*|LAO|RAO|LPO|RPO")
+
+
+@lru_cache(maxsize=4096)
+def normalise_view(view_position: str | None, code_meaning: str | None, procedure: str | None) -> View:
+    """Read the view of an image from what its header or its data set's table says of it.
+
+    Args:
+        view_position: DICOM View Position (0018,5101), which decides wherever it says anything:
+            "AP Supine", "AP AXIAL" and "ap lld" are AP, "XTABLE", "SWIMMERS" and "LAO" are ``other``.
+        code_meaning: meaning of the View Code Sequence (0054,0220): "postero-anterior", "left lateral".
+        procedure: Performed Procedure Step Description, believed only where it names one frontal
+            projection and nothing else: "CHEST (PORTABLE AP)", but not "CHEST (PA AND LAT)".
+
+    Returns:
+        ``other`` where a view is named that is neither frontal nor lateral; ``unknown`` where none is named,
+        or more than one.
+    """
+    for text in (view_position, code_meaning):
+        words = _words(text)
+        named = {_NAMES[word] for word in words if word in _NAMES}
+        if any(_OBLIQUE.fullmatch(word) for word in words):
+            return "other"
+        if named:
+            return named.pop() if len(named) == 1 else "unknown"
+        if text is view_position and not _SAYS_NOTHING.issuperset(words):
+            return "other"
+    return _single_frontal(procedure)
+
+
+def _words(text: str | None) -> list[str]:
+    upper = (text or "").upper()
+    for pattern, short in _PHRASES:
+        upper = pattern.sub(short, upper)
+    return re.findall(r"[A-Z]+", upper)
+
+
+def _single_frontal(procedure: str | None) -> View:
+    words = _words(procedure)
+    named = {_NAMES[word] for word in words if word in _NAMES}
+    if len(named) != 1 or not named <= FRONTAL or any(_MORE_THAN_ONE.fullmatch(word) for word in words):
+        return "unknown"
+    return named.pop()
+
+
+def frontal(radiographs: Iterable[Radiograph]) -> tuple[Radiograph, ...]:
+    """The images of a study that a teacher is asked about, in the order given: every AP and PA one.
+
+    An image of ``unknown`` view counts only where the study has no image known to be frontal; one whose
+    view is ``other``, LATERAL or LL never does.
+    """
+    images = tuple(radiographs)
+    known = tuple(image for image in images if image.view in FRONTAL)
+    return known or tuple(image for image in images if image.view == "unknown")
+
+
+def from_header(image: Radiograph) -> tuple[Radiograph, datetime | None]:
+    """Fill in what the DICOM header of an image knows, and when it was acquired.
+
+    What is known already is kept. A file that is absent or has no readable header is returned as it came:
+    rendering it will fail and name the gap.
+    """
+    from cxr_max.radiograph import read_header
+
+    try:
+        header = read_header(image.path)
+    except (ImageError, OSError):
+        return image, None
+    view = image.view if image.view != "unknown" else normalise_view(header.view_position, None, None)
+    filled = replace(
+        image,
+        view=view,
+        photometric_interpretation=header.photometric_interpretation,
+        rows=header.rows,
+        columns=header.columns,
+        pixel_spacing_mm=header.pixel_spacing_mm,
+    )
+    return filled, header.acquired_at

@@ -1,0 +1,77 @@
+"""The structured answer that the ``diagnose`` prompt asks for -> findings and sides; and what is no answer.
+
+The block reads ``ANSWER``, then ``Pleural Effusion: present, left`` line by line. Models decorate it with
+bullets, bold type, code fences and headings, all of which are ignored.
+"""
+
+import re
+from dataclasses import dataclass
+
+from cxr_max.findings import FINDINGS, SIDES, STATES, Side, State, blank, blank_sides
+from cxr_max.records import Ended, Status
+
+VERSION = "answer-block-1"
+
+_HEADING = re.compile(r"^[\W_]*(?:final\s+)?answer[\W_]*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"^[\W_]*(?P<name>[A-Za-z][A-Za-z /]*?)[\W_]*?:[\W_]*(?P<value>[A-Za-z][A-Za-z ,;()*_-]*)")
+_REFUSAL = re.compile(
+    r"\b(?:as an ai|i(?:['’]m| am) (?:not (?:able|capable)|unable)|i (?:can(?:no|['’])t|cannot|won['’]t)"
+    r"|i(?:['’]m| am) sorry)\b[^.\n]{0,200}"
+    r"\b(?:interpret|analy[sz]|diagnos|read|view|see|assist|help|provid|medical|image|radiograph|x-ray)",
+    re.IGNORECASE,
+)
+_BY_LOWER_NAME = {name.lower(): name for name in FINDINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one reply commits itself to, all 14 findings each: 1 / 0 / -1 / None, and sides."""
+
+    findings: dict[str, State | None]
+    sides: dict[str, Side | None]
+
+
+def read(text: str) -> Answer | None:
+    """The last answer block of ``text``; ``None`` where there is no block or it names no finding.
+
+    A finding said twice keeps the last word. A side is kept only with a present or uncertain finding.
+    """
+    headings = list(_HEADING.finditer(text))
+    if not headings:
+        return None
+    answer = Answer(blank(), blank_sides())
+    lines = text[headings[-1].end() :].splitlines()
+    said = [_read_line(line, answer) for line in lines]
+    return answer if any(said) else None
+
+
+def _read_line(line: str, answer: Answer) -> bool:
+    match = _LINE.match(line)
+    name = _BY_LOWER_NAME.get(match["name"].strip().lower()) if match else None
+    if match is None or name is None:
+        return False
+    words = re.findall(r"[a-z]+", match["value"].lower())
+    state = next((STATES[word] for word in words if word in STATES), None)
+    if state is None:
+        return False
+    answer.findings[name] = state
+    answer.sides[name] = None if state == 0 else next((side for side in SIDES if side in words), None)
+    return True
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the reply opens by declining to read the image (its first 400 characters are looked at)."""
+    return _REFUSAL.search(text[:400]) is not None
+
+
+def status_of(text: str, ended: Ended, *, structured_answer: bool) -> Status:
+    """How a reply counts: what the service says first, then what the text shows."""
+    if ended == "refused" or is_refusal(text):
+        return "refused"
+    if ended == "filtered":
+        return "filtered"
+    if ended == "length":
+        return "truncated"
+    if not text.strip() or (structured_answer and read(text) is None):
+        return "unparsed"
+    return "ok"

@@ -1,0 +1,94 @@
+"""``cxr-max build``: ask every teacher about every image, and seal a release."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from cxr_max.builders.build import BuildRequest, BuildResult
+
+_Source = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[:PATH]", help="The data set; `cxr-max sources` lists them.", show_default=False),
+]
+_Teachers = Annotated[
+    str | None, typer.Option(metavar="all|simulated|a,b", help="Who is asked; `cxr-max teachers` lists them.")
+]
+_Out = Annotated[Path | None, typer.Option(help="The run's folder: ledger and release.", show_default=False)]
+
+
+def command(
+    source: _Source = None,
+    teachers: _Teachers = None,
+    out: _Out = None,
+    prompt: Annotated[str | None, typer.Option(help="diagnose (default) or rationale.")] = None,
+    studies: Annotated[int | None, typer.Option(min=1, help="At most so many studies.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Replies per question (default 1).")] = None,
+    split: Annotated[Literal["train", "validation", "test"] | None, typer.Option(help="One split only.")] = None,
+    views: Annotated[
+        Literal["frontal", "study"] | None,
+        typer.Option(help="Each frontal image by itself (default), or all images of a study at once."),
+    ] = None,
+    rendering: Annotated[
+        Literal["mimic_jpg", "voi", "percentile"] | None,
+        typer.Option(help="How DICOM becomes a picture (default mimic_jpg)."),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Label tables, where they are not beside the images.")] = None,
+    attestation: Annotated[
+        Path | None, typer.Option(help="What a remote service guarantees, for credentialed data.")
+    ] = None,
+    roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to the shipped ones.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Options from a TOML file; flags win.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight per teacher.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Ask every teacher about every image, keep every reply, and seal a release that Hugging Face loads.
+
+    Run the same command again after an interruption, or to fetch what failed: nothing is asked twice.
+    """
+    from cxr_max.builders.build import build
+    from cxr_max.cli.progress import ConsoleWatch
+
+    flags = dict(
+        source=source, teachers=teachers, out=out, prompt=prompt, studies=studies, samples=samples, split=split,
+        views=views, rendering=rendering, labels=labels, attestation=attestation, roster=roster,
+        concurrency=concurrency,
+    )  # fmt: skip
+    request = _request({name: value for name, value in flags.items() if value is not None}, recipe)
+    with ConsoleWatch() as watch:
+        result = build(request, watch)
+    watch.summarise()
+    typer.echo(json.dumps(_report(result)) if as_json else _sentence(result))
+    if not result.complete:
+        raise typer.Exit(3)
+
+
+def _request(flags: dict[str, Any], recipe: str | None) -> "BuildRequest":
+    from cxr_max.builders.build import BuildRequest
+    from cxr_max.builders.recipes import read_recipe
+    from cxr_max.errors import RequestError
+
+    chosen = {**(read_recipe(recipe) if recipe else {}), **flags}
+    for name in ("source", "teachers", "out"):
+        if name not in chosen:
+            raise RequestError(f"Say --{name}, or give a --recipe that does: cxr-max build --help explains it.")
+    return BuildRequest(**chosen)
+
+
+def _report(result: "BuildResult") -> dict[str, Any]:
+    return asdict(result)
+
+
+def _sentence(result: "BuildResult") -> str:
+    text = (
+        f"{result.trajectories} trajectories of {result.studies} studies in {result.release}\n"
+        f"{result.requests_sent} requests sent, {result.replies_reused} replies reused, {result.failed} failed,"
+        f" {result.gaps} gaps, {result.seconds:.1f} s\n"
+        f'load_dataset("{result.release}", "trajectories")'
+    )
+    return text if result.complete else f"{text}\nNot complete: the same command again asks only for what is missing."

@@ -1,0 +1,119 @@
+"""What may be sent where. Asked in the one sending loop, before anything is read or sent.
+
+The rules: PhysioNet's "Responsible use of MIMIC data with online services" (news of 24 September 2025): an
+online service may see credentialed data only where zero data retention, no training on the data and no human
+review are all verified; models on one's own machines are recommended instead.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date as Date
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cxr_max.errors import DataUseError, RequestError
+from cxr_max.records import DataUse, Place
+
+_PROMISES = ("zero_retention", "no_training", "no_human_review")
+_FIELDS = {"provider": str, "account": str, "date": Date, "expiry": Date, **dict.fromkeys(_PROMISES, bool)}
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A researcher's signed-off statement of what one provider's account guarantees."""
+
+    provider: str
+    """The host that is asked, for instance ``api.openai.com``."""
+    account: str
+    date: Date
+    expiry: Date
+    zero_retention: bool
+    no_training: bool
+    no_human_review: bool
+
+
+def place_of(endpoint: str, declared: Place | None = None) -> Place:
+    """Where an endpoint is. ``local`` is believed only of loopback and of declared private addresses.
+
+    Raises:
+        RequestError: the endpoint is declared local, but its host is a public address or a name.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        address = None
+    if address is not None and address.is_loopback:
+        return "local"
+    if declared != "local":
+        return "remote"
+    if address is None or not address.is_private or address.is_unspecified:
+        raise RequestError(
+            f"The endpoint {endpoint} is declared local, but {host or 'it'} is not a loopback or private"
+            " address: write its private IP address, or take the declaration out."
+        )
+    return "local"
+
+
+def load_attestations(path: Path, *, today: Date) -> tuple[Attestation, ...]:
+    """Read one ``[[attestation]]`` table per provider.
+
+    Raises:
+        RequestError: the file is absent, incomplete, expired, or does not promise all three conditions.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8")).get("attestation", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"The attestation {path} cannot be read as TOML: {error}") from error
+    if not isinstance(tables, list) or not tables:
+        raise RequestError(f"The attestation {path} holds no [[attestation]] table: add one per provider.")
+    return tuple(_attestation(table, path, today) for table in tables)
+
+
+def _attestation(table: Mapping[str, object], path: Path, today: Date) -> Attestation:
+    for name, kind in _FIELDS.items():
+        if type(table.get(name)) is not kind or table[name] == "":
+            raise RequestError(f"The attestation {path} needs {name} = a {kind.__name__} in every table.")
+    attestation = Attestation(**{name: table[name] for name in _FIELDS})  # type: ignore[arg-type]
+    if attestation.expiry < today:
+        raise RequestError(f"The attestation for {attestation.provider} expired on {attestation.expiry}.")
+    if attestation.date > today:
+        raise RequestError(f"The attestation for {attestation.provider} is dated in the future.")
+    broken = [name for name in _PROMISES if not getattr(attestation, name)]
+    if broken:
+        raise RequestError(
+            f"The attestation for {attestation.provider} says {', '.join(broken)} = false:"
+            " the data's terms ask for all three."
+        )
+    return attestation
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether the images of one source may be sent to a teacher."""
+
+    source: str
+    data_use: DataUse
+    attestations: tuple[Attestation, ...] = ()
+
+    def check(self, teacher: str, endpoint: str, place: Place) -> None:
+        """Let pass, or refuse.
+
+        An attestation speaks for one host, not for a wire format: many services are compatible with OpenAI's.
+
+        Raises:
+            DataUseError: the terms forbid it; the message has the rule and the remedies.
+        """
+        if place == "local" or self.data_use != "credentialed":
+            return
+        host = urlsplit(endpoint).hostname
+        if any(entry.provider == host for entry in self.attestations):
+            return
+        raise DataUseError(
+            f"{self.source} is credentialed data and {teacher} is a remote service ({host}). PhysioNet's terms"
+            " (24 September 2025) allow that only where zero retention, no training and no human review are"
+            " verified. Ask a local vLLM teacher instead, or give --attestation FILE with a table for provider"
+            f' = "{host}".'
+        )

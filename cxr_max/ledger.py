@@ -1,0 +1,330 @@
+"""The durable record of every reply: one SQLite file per run, in WAL mode.
+
+A reply is committed here before anything else is done with it; the release is derived from this file alone.
+Three facts are kept: which bytes a file held (``files``), which rows the release shall have (``questions``)
+and what was answered (``replies``). ``failures`` and ``gaps`` say what is missing and why.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cxr_max.errors import RequestError, StorageError
+from cxr_max.records import Question, Reply, Sampling
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE files (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, source_sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE questions (
+    study_id TEXT, image_ids TEXT, teacher TEXT, prompt_name TEXT, prompt_sha256 TEXT, sample_index INTEGER,
+    subject_id TEXT NOT NULL, source TEXT NOT NULL, split TEXT, source_sha256 TEXT NOT NULL,
+    rendering TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
+    prompt_given TEXT NOT NULL, structured_answer INTEGER NOT NULL, sampling TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    PRIMARY KEY (study_id, image_ids, teacher, prompt_name, prompt_sha256, sample_index)
+) WITHOUT ROWID;
+CREATE TABLE replies (
+    request_sha256 TEXT PRIMARY KEY, image_sha256 TEXT NOT NULL, text TEXT NOT NULL, reasoning TEXT,
+    ended TEXT NOT NULL, finish_reason TEXT, model_reported TEXT, input_tokens INTEGER, output_tokens INTEGER,
+    cost_usd REAL, latency_s REAL NOT NULL, created_at TEXT NOT NULL, request_id TEXT, raw BLOB NOT NULL
+);
+CREATE TABLE failures (
+    request_sha256 TEXT PRIMARY KEY, teacher TEXT NOT NULL, at TEXT NOT NULL, kind TEXT NOT NULL,
+    message TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE gaps (
+    study_id TEXT, image_ids TEXT, reason TEXT NOT NULL, PRIMARY KEY (study_id, image_ids)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A reply with what only the asking knows."""
+
+    request_sha256: str
+    image_sha256: tuple[str, ...]
+    reply: Reply
+    cost_usd: float | None
+    latency_s: float
+    created_at: datetime
+    """In UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no reply. It is asked again by the next run."""
+
+    request_sha256: str
+    teacher: str
+    at: datetime
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Images that cannot be asked about, and why."""
+
+    study_id: str
+    image_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """A file as it stood on the disk when it was hashed, so that a restart hashes nothing again."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    source_sha256: str
+
+
+def request_key(
+    *,
+    provider: str,
+    endpoint: str,
+    model: str,
+    sampling: Sampling,
+    prompt_text: str,
+    images: Sequence[tuple[str, str]],
+    sample_index: int,
+) -> str:
+    """The sha256 that identifies a request: equal keys are the same purchase.
+
+    Args:
+        endpoint: the service's URL, or the literal ``simulated:``, whose port changes.
+        prompt_text: as filled in and sent.
+        images: (sha256 of the source file, rendering with version and size) of each. The rendered bytes
+            are left out on purpose: a new JPEG encoder must not buy every reply again.
+    """
+    parts = [provider, endpoint, model, dataclasses.asdict(sampling), prompt_text, list(images), sample_index]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Ledger:
+    """One run's ledger, safe to share between threads; ``with`` closes it.
+
+    Raises:
+        RequestError: the file is no ledger, or of another schema version.
+        StorageError: the disk refused a write; all that was committed stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        with self._refusals_named():
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # FULL: a reply that was paid for survives a power cut too, not only a killed process.
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise RequestError(
+                f"{self.path} has ledger schema {version}, this version reads {SCHEMA_VERSION}:"
+                " use the cxr-max that wrote it, or another --out."
+            )
+
+    @contextmanager
+    def _refusals_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            if "not a database" in str(error):
+                raise RequestError(
+                    f"{self.path} is not a ledger: move it away, or use another --out."
+                ) from error
+            raise StorageError(
+                f"The ledger {self.path} cannot be written ({error}). Every reply committed so far is safe:"
+                " make room on the disk and run the same command again."
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._refusals_named():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    # What files held, and what was made of them.
+
+    def source_sha256(self, path: Path, size: int, mtime_ns: int) -> str | None:
+        """The hash of a file that has not changed since it was last read; else ``None``."""
+        query = "SELECT source_sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
+        with self._lock:
+            row = self._db.execute(query, (str(path), size, mtime_ns)).fetchone()
+        return row[0] if row else None
+
+    # The rows that the release shall have.
+
+    def plan(self, questions: Iterable[Question], files: Iterable[FileIdentity] = ()) -> None:
+        """Add rows, and what was hashed for them. A row planned before points to its newest request."""
+        with self._transaction() as db:
+            db.executemany(_insert("REPLACE", "questions", _QUESTION_COLUMNS), map(_question_row, questions))
+            rows = [(str(file.path), file.size, file.mtime_ns, file.source_sha256) for file in files]
+            db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+
+    def answered(self) -> set[str]:
+        """The key of every request that has a reply."""
+        return {row[0] for row in self._db.execute("SELECT request_sha256 FROM replies")}
+
+    # What came back.
+
+    def commit(self, answers: Sequence[Answered], failures: Sequence[Failure] = ()) -> None:
+        """Write replies and failures in one transaction; a reply clears its request's failure."""
+        with self._transaction() as db:
+            # A reply once committed is never overwritten.
+            db.executemany(_insert("IGNORE", "replies", _REPLY_COLUMNS), map(_reply_row, answers))
+            keys = [(answer.request_sha256,) for answer in answers]
+            db.executemany("DELETE FROM failures WHERE request_sha256 = ?", keys)
+            db.executemany(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)",
+                [(f.request_sha256, f.teacher, f.at.isoformat(), f.kind, f.message) for f in failures],
+            )
+
+    def record_gaps(self, gaps: Iterable[Gap]) -> None:
+        """Replace the list of what cannot be asked about."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM gaps")
+            db.executemany(
+                "INSERT OR REPLACE INTO gaps VALUES (?, ?, ?)",
+                [(gap.study_id, json.dumps(gap.image_ids), gap.reason) for gap in gaps],
+            )
+
+    # Reading back.
+
+    def rows(self, split: str | None = None) -> Iterator[tuple[Question, Answered]]:
+        """Every planned row that has a reply, in the release's order, streamed; ``raw`` is left out.
+
+        Args:
+            split: only this split, as ``split_counts`` names it.
+        """
+        columns = [*(f"q.{name}" for name in _QUESTION_COLUMNS), *(f"r.{name}" for name in _READ_COLUMNS)]
+        query = (
+            f"SELECT {', '.join(columns)} FROM questions q JOIN replies r USING (request_sha256)"
+            f" WHERE ?1 IS NULL OR {_SPLIT} = ?1"
+            " ORDER BY q.study_id, q.image_ids, q.teacher, q.prompt_name, q.prompt_sha256, q.sample_index"
+        )
+        for row in self._db.execute(query, (split,)):
+            question = _question_of(dict(zip(_QUESTION_COLUMNS, row, strict=False)))
+            yield question, _answered_of(question.request_sha256, row[len(_QUESTION_COLUMNS) :])
+
+    def split_counts(self) -> dict[str, int]:
+        """Planned rows that have a reply, by split; rows without one count as ``train``, as on the Hub."""
+        query = f"SELECT {_SPLIT}, COUNT(*) FROM questions JOIN replies USING (request_sha256) GROUP BY 1"
+        return dict(self._db.execute(query).fetchall())
+
+    def teacher_counts(self) -> dict[str, tuple[int, int]]:
+        """By teacher: rows planned, and of these answered."""
+        query = (
+            "SELECT teacher, COUNT(*), COUNT(r.request_sha256) FROM questions"
+            " LEFT JOIN replies r USING (request_sha256) GROUP BY teacher ORDER BY teacher"
+        )
+        return {teacher: (planned, answered) for teacher, planned, answered in self._db.execute(query)}
+
+    def failures(self) -> list[Failure]:
+        """The latest failure of every request that still has no reply."""
+        query = (
+            "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
+        )
+        return [
+            Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._db.execute(query)
+        ]
+
+    def gaps(self) -> list[Gap]:
+        """What the last run could not ask about."""
+        query = "SELECT study_id, image_ids, reason FROM gaps ORDER BY study_id, image_ids"
+        return [Gap(study, tuple(json.loads(ids)), reason) for study, ids, reason in self._db.execute(query)]
+
+
+UNDIVIDED: Final = "train"
+"""The split whose file holds the rows of a data set that is not divided, as on the Hub."""
+
+_SPLIT: Final = f"COALESCE(split, '{UNDIVIDED}')"
+_QUESTION_COLUMNS = tuple(field.name for field in dataclasses.fields(Question))
+_REPLY_COLUMNS: Final = (
+    "request_sha256", "image_sha256", "text", "reasoning", "ended", "finish_reason", "model_reported",
+    "input_tokens", "output_tokens", "cost_usd", "latency_s", "created_at", "request_id", "raw",
+)  # fmt: skip
+_READ_COLUMNS = tuple(name for name in _REPLY_COLUMNS if name not in {"request_sha256", "raw"})
+
+
+def _insert(on_conflict: str, table: str, columns: Sequence[str]) -> str:
+    values = ", ".join("?" * len(columns))
+    return f"INSERT OR {on_conflict} INTO {table} ({', '.join(columns)}) VALUES ({values})"
+
+
+def _question_row(question: Question) -> tuple[object, ...]:
+    values = {name: getattr(question, name) for name in _QUESTION_COLUMNS}
+    for name in ("image_ids", "source_sha256"):
+        values[name] = json.dumps(values[name])
+    values["sampling"] = json.dumps(dataclasses.asdict(question.sampling), sort_keys=True)
+    return tuple(values.values())
+
+
+def _question_of(values: dict[str, object]) -> Question:
+    decoded: Mapping[str, object] = {
+        **values,
+        "image_ids": tuple(json.loads(str(values["image_ids"]))),
+        "source_sha256": tuple(json.loads(str(values["source_sha256"]))),
+        "sampling": Sampling(**json.loads(str(values["sampling"]))),
+        "structured_answer": bool(values["structured_answer"]),
+    }
+    return Question(**decoded)  # type: ignore[arg-type]
+
+
+def _reply_row(answer: Answered) -> tuple[object, ...]:
+    reply = answer.reply
+    return (
+        answer.request_sha256, json.dumps(answer.image_sha256), reply.text, reply.reasoning, reply.ended,
+        reply.finish_reason, reply.model_reported, reply.input_tokens, reply.output_tokens, answer.cost_usd,
+        answer.latency_s, answer.created_at.isoformat(), reply.request_id, zlib.compress(reply.raw.encode()),
+    )  # fmt: skip
+
+
+def _answered_of(key: str, row: Sequence[object]) -> Answered:
+    values: dict[str, Any] = dict(zip(_READ_COLUMNS, row, strict=True))
+    names = [field.name for field in dataclasses.fields(Reply) if field.name != "raw"]
+    return Answered(
+        request_sha256=key,
+        image_sha256=tuple(json.loads(values["image_sha256"])),
+        reply=Reply(**{name: values[name] for name in names}, raw=""),
+        cost_usd=values["cost_usd"],
+        latency_s=values["latency_s"],
+        created_at=datetime.fromisoformat(values["created_at"]),
+    )

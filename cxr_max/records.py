@@ -1,0 +1,167 @@
+"""The types that flow through every stage, one way: Study -> Trajectory -> Preference -> Score.
+
+Frozen dataclasses of the standard library; their fields are the contract.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from cxr_max.findings import Findings, Sides
+
+Split = Literal["train", "validation", "test"]
+View = Literal["PA", "AP", "LATERAL", "LL", "other", "unknown"]
+Given = Literal["nothing", "findings", "report", "trajectories"]
+Status = Literal["ok", "refused", "truncated", "filtered", "unparsed"]
+DataUse = Literal["open", "registration", "credentialed"]
+Place = Literal["local", "remote"]
+Ended = Literal["stop", "length", "filtered", "refused"]
+
+SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
+STATUSES: Final[tuple[Status, ...]] = ("ok", "refused", "truncated", "filtered", "unparsed")
+FRONTAL: Final[frozenset[View]] = frozenset({"PA", "AP"})
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One image file of a study. What only the file's header knows is ``None`` until it is read."""
+
+    image_id: str
+    """SOP Instance UID, or the data set's own identifier of the image."""
+    path: Path
+    view: View = "unknown"
+    photometric_interpretation: str | None = None
+    rows: int | None = None
+    columns: int | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing in mm at the detector (DICOM PS3.3 C.8.11.4, Imager Pixel Spacing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One examination of one patient: the unit that sources yield."""
+
+    study_id: str
+    subject_id: str
+    source: str
+    split: Split | None
+    radiographs: tuple[Radiograph, ...]
+    """In time, then view order (frontal first)."""
+    acquired_at: datetime | None = None
+    reference_findings: Findings | None = None
+    """All 14 findings, coded 1 / 0 / -1 / None; ``None`` where the source has no labels for the study."""
+    reference_sides: Sides | None = None
+    other_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that do not map to the 14 findings, under the data set's own names."""
+    report: str | None = None
+    sex: str | None = None
+    """``M`` or ``F``."""
+    age: float | None = None
+    """Years."""
+    difficulty: float | None = None
+    """0 (plain) to 1 (barely visible), uniform over a population; known for generated images only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a teacher samples. ``None`` leaves the choice to the service, and says so."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int = 1024
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to one teacher, and the row of the release that its reply becomes."""
+
+    study_id: str
+    subject_id: str
+    source: str
+    split: Split | None
+    image_ids: tuple[str, ...]
+    source_sha256: tuple[str, ...]
+    """Of each image's file as the data set ships it."""
+    rendering: str
+    """Its name, version and long side in pixels: ``mimic_jpg-1@1024``, ``as_is-1@1024``."""
+    teacher: str
+    provider: str
+    model: str
+    prompt_name: str
+    prompt_version: str
+    prompt_sha256: str
+    """Of the template's text."""
+    prompt_given: Given
+    structured_answer: bool
+    sampling: Sampling
+    sample_index: int
+    request_sha256: str
+    """What is asked once is never bought twice: see ``ledger.request_key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a teacher answered. A transport failure is never a reply."""
+
+    text: str
+    reasoning: str | None
+    ended: Ended
+    """Why the text ends, in one vocabulary for all services."""
+    finish_reason: str | None
+    """The same as the service words it."""
+    model_reported: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    request_id: str | None
+    """The service's own identifier of the request, for its support desk."""
+    raw: str
+    """The body as received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One reply of one teacher to one prompt about one image set: a row of the release.
+
+    A prediction of a student is one too, so that everything is scored on the same ruler.
+    """
+
+    trajectory_id: str
+    study_id: str
+    subject_id: str
+    source: str
+    split: Split | None
+    image_ids: tuple[str, ...]
+    source_sha256: tuple[str, ...]
+    image_sha256: tuple[str, ...]
+    """Of the bytes the teacher was sent, one per image."""
+    rendering: str
+    teacher: str
+    provider: str
+    model: str
+    model_reported: str | None
+    """What the service says answered."""
+    prompt_name: str
+    prompt_version: str
+    prompt_sha256: str
+    prompt_given: Given
+    sampling: Sampling
+    sample_index: int
+    status: Status
+    finish_reason: str | None
+    text: str
+    reasoning: str | None
+    findings: Findings | None
+    """``None`` where nothing read the text for findings."""
+    sides: Sides | None
+    labeler: str | None
+    """Name and version of what filled ``findings``."""
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    """``None`` where the price is unknown."""
+    latency_s: float
+    created_at: datetime
+    request_sha256: str

@@ -1,0 +1,81 @@
+"""What every teacher offers, and how its errors are told apart. Waiting and retrying happen in ``asking``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from cxr_max.errors import CxrMaxError
+from cxr_max.records import Place, Reply, Sampling
+
+ErrorKind = Literal[
+    "auth", "bad_reply", "bad_request", "model", "quota", "rate_limit", "server", "timeout", "transport"
+]
+
+Wire = Literal["openai", "anthropic", "gemini"]
+
+_RETRIED: frozenset[ErrorKind] = frozenset({"bad_reply", "rate_limit", "server", "timeout", "transport"})
+_FATAL: frozenset[ErrorKind] = frozenset({"auth", "model", "quota"})
+
+
+class TeacherError(CxrMaxError):
+    """A request that got no reply."""
+
+    def __init__(self, kind: ErrorKind, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+        """How long the service asks to be left alone, in seconds."""
+
+    @property
+    def retried(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.kind in _RETRIED
+
+    @property
+    def fatal(self) -> bool:
+        """Whether no request to this teacher can succeed until somebody acts."""
+        return self.kind in _FATAL
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSpec:
+    """A teacher of the roster, resolved: everything but its key's value."""
+
+    name: str
+    provider: str
+    model: str
+    endpoint: str
+    """The service's URL; the literal ``simulated:`` for personas, whose port changes with every start."""
+    place: Place
+    wire: Wire
+    key: str | None
+    """The name of the environment variable that holds the key."""
+    sampling: Sampling
+    concurrency: int
+    rpm: int | None
+    """Requests per minute that may be started."""
+    usd_per_million: tuple[float, float] | None
+    """Price of input and of output tokens; ``None`` where unknown."""
+
+
+class Teacher(Protocol):
+    """A model that can be asked about images."""
+
+    spec: TeacherSpec
+
+    async def ask(self, images: Sequence[bytes], prompt: str, key: str) -> Reply:
+        """Ask once, without waiting or retrying.
+
+        Args:
+            images: JPEG files, in the order in which the prompt may speak of them.
+            key: the request's key, sent as ``Idempotency-Key``: a service that honours it answers a repeated
+                request without charging twice.
+
+        Raises:
+            TeacherError: there is no reply.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release the connections."""
+        ...

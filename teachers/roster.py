@@ -1,0 +1,176 @@
+"""Who the teachers are: ``roster.toml``, a user's additions, and the choice of a run."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cxr_max.data_use import place_of
+from cxr_max.errors import RequestError
+from cxr_max.records import Place, Sampling
+from cxr_max.teachers.base import Teacher, TeacherSpec, Wire
+
+SIMULATED: Final = "simulated:"
+"""The endpoint of every persona, whatever port the simulator got this time."""
+
+_ENDPOINTS: Final = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+    "simulated": SIMULATED,
+}
+_SIMULATOR_PATHS: Final = {"openai": "/openai/v1", "anthropic": "/anthropic", "gemini": "/gemini"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Price(_Strict):
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class _SamplingTable(_Strict):
+    temperature: float | None = Field(default=None, ge=0, le=2, strict=False)
+    top_p: float | None = Field(default=None, gt=0, le=1, strict=False)
+    max_tokens: int = Field(default=2048, gt=0)
+    seed: int | None = None
+
+
+class _Entry(_Strict):
+    provider: Literal["openai", "anthropic", "gemini", "vllm", "simulated"]
+    model: str = Field(min_length=1)
+    endpoint: str | None = None
+    wire: Wire | None = None
+    key: str | None = None
+    place: Place | None = None
+    concurrency: int = Field(default=8, gt=0)
+    rpm: int | None = Field(default=None, gt=0)
+    sampling: _SamplingTable = Field(default_factory=_SamplingTable)
+    price: _Price | None = None
+
+
+def load(extra: Path | None = None) -> dict[str, TeacherSpec]:
+    """Every teacher of the shipped roster, changed and extended by ``extra``.
+
+    A table of ``extra`` whose name is in the shipped roster replaces the settings it names.
+
+    Raises:
+        RequestError: a table is wrong; the message names it.
+    """
+    tables = tomllib.loads((files("cxr_max.teachers") / "roster.toml").read_text("utf-8"))
+    for name, table in (_user_tables(extra) if extra else {}).items():
+        tables[name] = {**tables.get(name, {}), **table}
+    return {name: _spec(name, table) for name, table in tables.items()}
+
+
+def _user_tables(path: Path) -> Mapping[str, dict[str, object]]:
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"The roster {path} cannot be read as TOML: {error}") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise RequestError(
+                f"The roster {path} has {name} outside a table: write [{name}] above its settings."
+            )
+    return tables
+
+
+def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
+    try:
+        entry = _Entry.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"The roster's [{name}] is wrong at {where!r}: {first['msg']}.") from error
+    endpoint = entry.endpoint or _ENDPOINTS.get(entry.provider)
+    if endpoint is None:
+        raise RequestError(f"The roster's [{name}] needs endpoint, for instance http://127.0.0.1:8000/v1.")
+    simulated = entry.provider == "simulated"
+    return TeacherSpec(
+        name=name,
+        provider=entry.provider,
+        model=entry.model,
+        endpoint=endpoint.rstrip("/"),
+        place="local" if simulated else place_of(endpoint, entry.place),
+        wire=_wire(entry),
+        key=entry.key,
+        sampling=Sampling(**entry.sampling.model_dump()),
+        concurrency=entry.concurrency,
+        rpm=entry.rpm,
+        usd_per_million=_price(entry),
+    )
+
+
+def _wire(entry: _Entry) -> Wire:
+    if entry.provider in {"vllm", "simulated"}:
+        return entry.wire or "openai"
+    return entry.provider  # type: ignore[return-value]
+
+
+def _price(entry: _Entry) -> tuple[float, float] | None:
+    if entry.provider == "simulated":
+        return (0.0, 0.0)
+    return (entry.price.input, entry.price.output) if entry.price else None
+
+
+def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec, ...]:
+    """The teachers of ``--teachers``: ``all`` real ones, all ``simulated`` ones, or names with commas.
+
+    Raises:
+        RequestError: a name is not in the roster, or nothing is named.
+    """
+    if wanted in {"all", "simulated"}:
+        simulated = wanted == "simulated"
+        return tuple(spec for spec in roster.values() if (spec.provider == "simulated") == simulated)
+    names = dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip())
+    unknown = [name for name in names if name not in roster]
+    if unknown or not names:
+        raise RequestError(
+            f"There is no teacher {', '.join(unknown) or wanted!r} in the roster: choose all, simulated, or"
+            f" from {', '.join(roster)}; --roster FILE adds your own."
+        )
+    return tuple(roster[name] for name in names)
+
+
+def keys_of(specs: tuple[TeacherSpec, ...]) -> dict[str, str]:
+    """The API key of every teacher, by the teacher's name, from the environment.
+
+    Raises:
+        RequestError: a key is missing; all missing ones are named at once.
+    """
+    missing = sorted({spec.key for spec in specs if spec.key and not os.environ.get(spec.key)})
+    if missing:
+        raise RequestError(
+            f"No API key in {', '.join(missing)}: export it, or choose other --teachers"
+            " (simulated ones need no key)."
+        )
+    # A server without a key still gets the header that the SDKs insist on.
+    return {spec.name: os.environ[spec.key] if spec.key else "none" for spec in specs}
+
+
+def connect(spec: TeacherSpec, api_key: str, simulator: str | None = None) -> Teacher:
+    """Make the teacher; call it inside a running event loop.
+
+    Args:
+        simulator: the running simulator's address, for personas.
+    """
+    base_url = f"{simulator}{_SIMULATOR_PATHS[spec.wire]}" if spec.endpoint == SIMULATED else spec.endpoint
+    # Each SDK takes up to a second to import: only those of the chosen teachers are.
+    if spec.wire == "anthropic":
+        from cxr_max.teachers.anthropic import AnthropicTeacher
+
+        return AnthropicTeacher(spec, base_url, api_key)
+    if spec.wire == "gemini":
+        from cxr_max.teachers.gemini import GeminiTeacher
+
+        return GeminiTeacher(spec, base_url, api_key)
+    from cxr_max.teachers.openai import OpenAITeacher
+
+    return OpenAITeacher(spec, base_url, api_key)

@@ -1,0 +1,79 @@
+"""Who the simulated teachers are: their wire format, how often each is right, and how each writes.
+
+Read from ``personas.toml``, which says where every number comes from. All rates are probabilities in [0, 1].
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cxr_max.findings import FINDINGS
+
+Wire = Literal["openai", "anthropic", "gemini"]
+Layout = Literal["headings", "outline", "bullets", "checkmarks", "prose"]
+
+WIRES: Final[tuple[Wire, ...]] = ("openai", "anthropic", "gemini")
+LAYOUTS: Final[tuple[Layout, ...]] = ("headings", "outline", "bullets", "checkmarks", "prose")
+SAMPLED: Final[tuple[str, ...]] = tuple(name for name in FINDINGS if name != "No Finding")
+"""The findings a persona takes a stance on; No Finding follows from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """One simulated teacher."""
+
+    name: str
+    """The model's name on the wire."""
+    wire: Wire
+    accuracy: Mapping[str, float]
+    """P(right stance) of each finding in ``SAMPLED``."""
+    refusal_rate: float
+    laterality_error: float
+    """P(wrong side | correctly claimed present, and the reference has a side)."""
+    hedge_rate: float
+    """P(uncertain is claimed | the stance is wrong)."""
+    layout: Layout
+    wordy: bool
+    """Speaks of every finding asked about, rather than of what is seen and a few negatives."""
+    thinks: bool
+    """Sends its reasoning beside the text."""
+
+
+def load(path: Path) -> dict[str, Persona]:
+    """Read a personas file.
+
+    Raises:
+        ValueError: a value is not what the file's own comment says it may be.
+    """
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    floor = float(document["other_floor"])
+    return {name: _persona(name, table, floor) for name, table in document["personas"].items()}
+
+
+def _persona(name: str, table: Mapping[str, Any], floor: float) -> Persona:
+    if table["wire"] not in WIRES or table["layout"] not in LAYOUTS:
+        raise ValueError(f"{name}: wire must be one of {WIRES} and layout one of {LAYOUTS}")
+    other = max(float(table["average"]), floor)
+    accuracy = {finding: float(table["accuracy"].get(finding, other)) for finding in SAMPLED}
+    rates = {key: float(table[key]) for key in ("refusal_rate", "laterality_error", "hedge_rate")}
+    if unknown := set(table["accuracy"]) - set(SAMPLED):
+        raise ValueError(f"{name}: accuracy names {sorted(unknown)}, which are not findings")
+    if not all(0 < value < 1 for value in accuracy.values()):
+        raise ValueError(f"{name}: an accuracy must lie strictly between 0 and 1")
+    if not all(0 <= value <= 1 for value in rates.values()):
+        raise ValueError(f"{name}: a rate must lie between 0 and 1")
+    return Persona(
+        name=name,
+        wire=table["wire"],
+        accuracy=accuracy,
+        layout=table["layout"],
+        wordy=bool(table["wordy"]),
+        thinks=bool(table["thinks"]),
+        **rates,
+    )
+
+
+PERSONAS: Final[Mapping[str, Persona]] = load(Path(__file__).with_name("personas.toml"))
+"""By model name, in the file's order."""
