@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -215,18 +216,21 @@ def _expected(source: Source, wanted: Wanted) -> int | None:
     return source.total if wanted.studies is None else min(source.total, wanted.studies)
 
 
-def _ask_all(
-    checked: _Checked, planner: Planner, ledger: Ledger, counted: _Counted, watch: BuildWatch
-) -> None:
-    """Run the loop to its end.
+def _ask_all(checked: _Checked, planner: Planner, ledger: Ledger, counted: _Counted, watch: BuildWatch) -> None:
+    """Run the loop to its end; nothing is started where nothing is left to ask.
 
     Raises:
         Interrupted: a stop was asked for.
     """
+    work = planner.work(checked.source)
+    first = next(work, None)
+    if first is None:
+        return
     simulated = any(spec.provider == "simulated" for spec in checked.wanted.teachers)
     with (
+        closing(work),
         _simulator() if simulated else nullcontext() as simulator,
-        closing(_batches(checked.source, planner, simulator)) as batches,
+        closing(_batches(chain([first], work), planner, simulator)) as batches,
     ):
         stopped = asyncio.run(_ask(checked, batches, ledger, counted, watch, simulator))
     if stopped:
@@ -253,9 +257,7 @@ async def _ask(
         gate=checked.gate,
         ledger=ledger,
         watch=counted,
-        keys=[
-            key for spec, key in zip(checked.wanted.teachers, checked.keys.values(), strict=True) if spec.key
-        ],
+        keys=[key for spec, key in zip(checked.wanted.teachers, checked.keys.values(), strict=True) if spec.key],
         stop=stop,
     )
     task = asyncio.create_task(asking.run(batches))
@@ -296,13 +298,15 @@ def _simulator() -> "Simulator":
     return Simulator()
 
 
-def _batches(source: Source, planner: Planner, simulator: "Simulator | None") -> Iterator[Batch]:
+def _batches(
+    planned: Iterable[Work], planner: Planner, simulator: "Simulator | None"
+) -> Generator[Batch, None, None]:
     """Render every planned image set once, in order, as many at a time as there are cores."""
     workers = os.cpu_count() or 1
     waiting: deque[tuple[Work, Future[tuple[EncodedImage, ...]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="render") as pool:
         try:
-            for work in planner.work(source):
+            for work in planned:
                 waiting.append((work, pool.submit(_encode, work, planner.wanted.rendering)))
                 if len(waiting) > 2 * workers:
                     yield from _batch(*waiting.popleft(), planner, simulator)

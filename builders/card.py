@@ -40,9 +40,7 @@ def card(info: SourceInfo, manifest: Mapping[str, Any], config_files: Mapping[st
     return _front_matter(info, counts["rows"], bool(manifest["simulated"]), config_files) + text
 
 
-def _front_matter(
-    info: SourceInfo, rows: int, simulated: bool, config_files: Mapping[str, Sequence[str]]
-) -> str:
+def _front_matter(info: SourceInfo, rows: int, simulated: bool, config_files: Mapping[str, Sequence[str]]) -> str:
     """The Hub's dataset card metadata. Only configs that are there are listed."""
     from huggingface_hub import DatasetCardData
 
@@ -50,9 +48,7 @@ def _front_matter(
         {
             "config_name": config,
             "data_files": [
-                {"split": split, "path": f"data/{config}/{split}-*.parquet"}
-                for split in SPLITS
-                if split in splits
+                {"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in SPLITS if split in splits
             ],
             **({"default": True} if config == "trajectories" else {}),
         }

@@ -4,7 +4,7 @@ An image's file is hashed once per run; an image whose questions are all answere
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -80,7 +80,7 @@ class Planner:
     _unwritten: list[Question] = field(default_factory=list)
     _hashed: list[FileIdentity] = field(default_factory=list)
 
-    def work(self, source: Source) -> Iterator[Work]:
+    def work(self, source: Source) -> Generator[Work, None, None]:
         """Every image set that has questions left to ask. Equal questions are handed out once."""
         self._answered = self.ledger.answered()
         try:
@@ -165,9 +165,7 @@ class Planner:
                 self._hashed.append(FileIdentity(path, identity.st_size, identity.st_mtime_ns, known))
             return known
         except FileNotFoundError as error:
-            raise ImageError(
-                f"{path.name} is absent: download it again, or take it out of the table."
-            ) from error
+            raise ImageError(f"{path.name} is absent: download it again, or take it out of the table.") from error
         except OSError as error:
             raise ImageError(f"{path.name} cannot be read ({error.strerror}): check the file.") from error
 

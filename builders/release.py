@@ -73,17 +73,13 @@ class _Tally:
             "studies": len(self.studies),
             "subjects": len(self.subjects),
             "by_split": {split: self.by_split[split] for split in SPLITS if self.by_split[split]},
-            "by_teacher": {
-                teacher: dict(sorted(c.items())) for teacher, c in sorted(self.by_teacher.items())
-            },
+            "by_teacher": {teacher: dict(sorted(c.items())) for teacher, c in sorted(self.by_teacher.items())},
             "renderings": sorted(self.renderings),
             "models_reported": {t: sorted(models) for t, models in sorted(self.models_reported.items())},
         }
 
 
-def write_release(
-    ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, str]
-) -> dict[str, Any]:
+def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, str]) -> dict[str, Any]:
     """Derive a release from the ledger alone, and return its manifest.
 
     Args:

@@ -13,7 +13,10 @@ from cxr_max.records import Ended, Status
 VERSION = "answer-block-1"
 
 _HEADING = re.compile(r"^[\W_]*(?:final\s+)?answer[\W_]*$", re.IGNORECASE | re.MULTILINE)
-_LINE = re.compile(r"^[\W_]*(?P<name>[A-Za-z][A-Za-z /]*?)[\W_]*?:[\W_]*(?P<value>[A-Za-z][A-Za-z ,;()*_-]*)")
+# Bounded, so that no line, however long or odd, takes more than linear time.
+_LINE = re.compile(
+    r"^[\W\d_]{0,20}(?P<name>[A-Za-z][A-Za-z /]{0,40}?)[\W_]{0,10}?[:|][\W_]{0,20}(?P<value>[A-Za-z].{0,80})"
+)
 _REFUSAL = re.compile(
     r"\b(?:as an ai|i(?:['’]m| am) (?:not (?:able|capable)|unable)|i (?:can(?:no|['’])t|cannot|won['’]t)"
     r"|i(?:['’]m| am) sorry)\b[^.\n]{0,200}"
@@ -51,7 +54,8 @@ def _read_line(line: str, answer: Answer) -> bool:
     if match is None or name is None:
         return False
     words = re.findall(r"[a-z]+", match["value"].lower())
-    state = next((STATES[word] for word in words if word in STATES), None)
+    # The first word or nothing: "not present" must not be read as present.
+    state = STATES.get(words[0])
     if state is None:
         return False
     answer.findings[name] = state

@@ -58,12 +58,14 @@ def read_dicom_pixels(path: Path) -> Stored:
     import numpy as np
 
     dataset = _dataset(path, _PIXEL_TAGS, pixels=True)
-    _refuse_dicom(path, dataset)
     _refuse_undecodable(path, dataset)
+    _refuse_dicom(path, dataset)
     _refuse_other_size(path, dataset)
     try:
         pixels = dataset.pixel_array
-    except Exception as fault:  # pydicom and its plugins raise anything on damaged pixels
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as fault:  # plugins raise anything on damaged pixels, a Rust panic is no Exception
         raise ImageError(
             f"The pixels of {path.name} are damaged ({reason(fault)}): fetch it again, or leave it out."
         ) from fault
@@ -101,7 +103,7 @@ def _opened(path: Path) -> io.BufferedIOBase:
 def _name_syntax(dataset: Dataset) -> None:
     """Where there is no file meta, name the encoding that pydicom found the data set to be in."""
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if getattr(dataset, "file_meta", None) is None:
         dataset.file_meta = FileMetaDataset()
@@ -109,6 +111,8 @@ def _name_syntax(dataset: Dataset) -> None:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    if not isinstance(dataset.file_meta.TransferSyntaxUID, UID):
+        raise ValueError("more than one transfer syntax")
 
 
 def _shape(path: Path, dataset: Dataset) -> tuple[int, int]:
@@ -154,7 +158,8 @@ def _refuse_undecodable(path: Path, dataset: Dataset) -> None:
         plugins = get_decoder(syntax).available_plugins
     except NotImplementedError as fault:
         raise ImageError(
-            f"{path.name} is in transfer syntax {syntax.name}, which holds no radiograph: leave it out."
+            f"{path.name} is in transfer syntax {' '.join(syntax.name.split())}, which holds no radiograph:"
+            " leave it out."
         ) from fault
     if not syntax.is_encapsulated:
         return

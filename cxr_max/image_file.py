@@ -108,6 +108,6 @@ def hush() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def reason(fault: Exception) -> str:
+def reason(fault: BaseException) -> str:
     """One line of a reader's own words."""
     return " ".join(str(fault).split())[:160].rstrip(".") or type(fault).__name__

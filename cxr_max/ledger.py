@@ -162,9 +162,7 @@ class Ledger:
             if isinstance(error, sqlite3.IntegrityError):
                 raise
             if "not a database" in str(error):
-                raise RequestError(
-                    f"{self.path} is not a ledger: move it away, or use another --out."
-                ) from error
+                raise RequestError(f"{self.path} is not a ledger: move it away, or use another --out.") from error
             raise StorageError(
                 f"The ledger {self.path} cannot be written ({error}). Every reply committed so far is safe:"
                 " make room on the disk and run the same command again."
@@ -259,12 +257,8 @@ class Ledger:
 
     def failures(self) -> list[Failure]:
         """The latest failure of every request that still has no reply."""
-        query = (
-            "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
-        )
-        return [
-            Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._db.execute(query)
-        ]
+        query = "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
+        return [Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._db.execute(query)]
 
     def gaps(self) -> list[Gap]:
         """What the last run could not ask about."""

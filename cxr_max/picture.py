@@ -71,15 +71,16 @@ def _opened(path: Path) -> Iterator[Image]:
     require_content(path)
     hush()
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # From a stream, because Pillow maps a path into memory and then garbles an uncompressed turned TIFF.
+        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
             _refuse(path, image)
             yield image
     except CxrMaxError:
         raise
     except UnidentifiedImageError as fault:
         raise ImageError(
-            f"{path.name} cannot be read as an image: fetch it again, or give DICOM, JPEG, PNG or TIFF (a DICOM"
-            " file without preamble needs the suffix .dcm)."
+            f"{path.name} cannot be read as an image: fetch it again, or give DICOM, JPEG, PNG or TIFF"
+            " (a DICOM file without preamble needs the suffix .dcm)."
         ) from fault
     except Image.DecompressionBombError as fault:
         raise ImageError(f"{path.name} claims too many pixels for a radiograph: leave it out.") from fault
@@ -111,14 +112,24 @@ def read_grey_picture(path: Path, long_side: int | None) -> Grey:
 
     with _opened(path) as image:
         size = fitted(image.width, image.height, long_side)
-        if size != image.size:
-            # libjpeg halves while it decodes, down to no less than this; nothing happens to other formats.
-            image.draft(image.mode, size)
+        _reduce(image, size)
         image.load()
         # After loading, because Pillow turns a TIFF itself and then forgets the tag.
         orientation = _orientation(image)
         pixels = np.array(_upright(_luma(image), orientation))
     return resized(pixels, size[::-1] if orientation >= 5 else size)
+
+
+def _reduce(image: Image, size: tuple[int, int]) -> None:
+    """Have libjpeg halve, quarter or eighth while it decodes, down to no less than ``size``.
+
+    Only where nothing remains: libjpeg rounds the sides up, which would shift the picture by some pixels.
+    """
+    for factor in (8, 4, 2):
+        exact = image.width % factor == 0 and image.height % factor == 0
+        if image.format == "JPEG" and exact and size[0] * factor <= image.width:
+            image.draft(image.mode, (image.width // factor, image.height // factor))
+            return
 
 
 def _luma(image: Image) -> Image:

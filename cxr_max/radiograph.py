@@ -153,7 +153,9 @@ def _to_grey(path: Path, stored: Stored, rendering: Rendering) -> Grey:
         table = _stretched(every.astype(np.float64), low, high)
     else:
         table = _voi_table(path, every, stored)
-    grey: Grey = (255 - table if stored.white_is_zero else table)[stored.pixels.view(unsigned)]
+    table = 255 - table if stored.white_is_zero else table
+    # No index is out of range: "clip" only spares the check, which takes as long as the look-up.
+    grey: Grey = np.take(table, stored.pixels.view(unsigned), mode="clip")
     return cv2.equalizeHist(grey) if rendering == "mimic_jpg" else grey
 
 

@@ -65,9 +65,7 @@ class OpenAITeacher:
 
 def _content(images: Sequence[bytes], prompt: str) -> list[dict[str, Any]]:
     urls = ["data:image/jpeg;base64," + base64.b64encode(image).decode() for image in images]
-    return [{"type": "image_url", "image_url": {"url": url}} for url in urls] + [
-        {"type": "text", "text": prompt}
-    ]
+    return [{"type": "image_url", "image_url": {"url": url}} for url in urls] + [{"type": "text", "text": prompt}]
 
 
 def _reply(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:

@@ -76,9 +76,7 @@ def _user_tables(path: Path) -> Mapping[str, dict[str, object]]:
         raise RequestError(f"The roster {path} cannot be read as TOML: {error}") from error
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise RequestError(
-                f"The roster {path} has {name} outside a table: write [{name}] above its settings."
-            )
+            raise RequestError(f"The roster {path} has {name} outside a table: write [{name}] above its settings.")
     return tables
 
 

@@ -24,9 +24,7 @@ def read_body(raw: str, reader: Callable[[dict[str, Any]], Reply]) -> Reply:
         return reader(json.loads(raw))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         start = " ".join(raw.split())[:120]
-        raise TeacherError(
-            "bad_reply", f"the reply cannot be read ({error!r}); it starts {start!r}"
-        ) from error
+        raise TeacherError("bad_reply", f"the reply cannot be read ({error!r}); it starts {start!r}") from error
 
 
 def ended_of(finish_reason: str | None, *, length: set[str], filtered: set[str]) -> Ended:

@@ -28,34 +28,14 @@ from pydicom.uid import (
 from cxr_max.findings import FINDINGS
 
 TEST_COLUMNS: Final = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Lesion",
-    "Airspace Opacity",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Findings",
+    *("Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Airspace Opacity", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
+    *("Fracture", "Support Devices", "No Findings"),
 )
 METADATA_COLUMNS: Final = (
-    "dicom_id",
-    "subject_id",
-    "study_id",
-    "PerformedProcedureStepDescription",
-    "ViewPosition",
-    "Rows",
-    "Columns",
-    "StudyDate",
-    "StudyTime",
-    "ProcedureCodeSequence_CodeMeaning",
-    "ViewCodeSequence_CodeMeaning",
-    "PatientOrientationCodeSequence_CodeMeaning",
+    *("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition"),
+    *("Rows", "Columns", "StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning"),
+    *("ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning"),
 )
 PA_LAT: Final = "CHEST (PA AND LAT)"
 PORTABLE: Final = "CHEST (PORTABLE AP)"
@@ -278,8 +258,9 @@ def _pixels(exam: Exam, position: int, size: int, *, inverted: bool) -> NDArray[
     y, x = np.mgrid[0 : 1 : 1j * size, 0 : 1 : 1j * columns]
     lungs = sum(np.exp(-(((x - centre) / 0.14) ** 2) - ((y - 0.5) / 0.3) ** 2) for centre in (0.3, 0.7))
     noise = np.random.default_rng([exam.study, position]).normal(0, 40, (size, columns))
-    bright = np.clip(3200 - 2400 * lungs + noise, 0, 4095).astype(np.uint16)
-    return 4095 - bright if inverted else bright
+    bright = np.clip(3200 - 2400 * lungs + noise, 0, 4095)
+    stored: NDArray[np.uint16] = (4095 - bright if inverted else bright).astype(np.uint16)
+    return stored
 
 
 def _write_dicom(path: Path, exam: Exam, image: Image, position: int, pixels: NDArray[np.uint16]) -> None:
@@ -382,21 +363,10 @@ def _write_jpg_tables(folder: Path, size: int) -> None:
 
 
 def _metadata_row(exam: Exam, image: Image, name: str, size: int) -> tuple[object, ...]:
-    orientation = "Erect" if image.view == "PA" else ""
-    return (
-        name,
-        exam.subject,
-        exam.study,
-        image.procedure,
-        image.view,
-        size,
-        size * 7 // 8,
-        exam.date,
-        image.time or exam.time,
-        image.procedure,
-        image.code_meaning,
-        orientation,
-    )
+    ids, shape = (name, exam.subject, exam.study), (size, size * 7 // 8)
+    taken = (exam.date, image.time or exam.time)
+    codes = (image.procedure, image.code_meaning, "Erect" if image.view == "PA" else "")
+    return (*ids, image.procedure, image.view, *shape, *taken, *codes)
 
 
 def _cells(labels: dict[str, float] | None, columns: Iterable[str]) -> list[str]:

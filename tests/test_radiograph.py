@@ -1,8 +1,6 @@
-"""Known answers first: every rendering against a plain reference, then what is sent, then every fault."""
+"""Known answers first: every rendering against a plain reference; then what is sent, and real files."""
 
 import gzip
-import io
-import struct
 import subprocess
 import sys
 import warnings
@@ -13,116 +11,24 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
-    MPEG2MPML,
     ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGExtended12Bit,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
     RLELossless,
 )
 
-from cxr_max.errors import ImageError, RequestError
+from cxr_max.errors import RequestError
 from cxr_max.jpeg import bare_jpeg
 from cxr_max.radiograph import RENDERINGS, Header, encode, is_dicom, read_header, render, rendering_id
+from tests.radiograph_files import decoded, dicom, jpeg_bytes, lut, phantom, recipe, saved, segments
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MIMIC = DATA / "mimic-fixture"
 REAL = DATA / "cxr" / "dicom"
-
-Array = NDArray[Any]
-
-
-def phantom(rows: int = 60, columns: int = 48, low: int = 0, high: int = 4095) -> Array:
-    """A smooth ramp with a bright disc and noise, exactly from ``low`` to ``high``: int64 (rows, columns)."""
-    y, x = np.mgrid[0:rows, 0:columns]
-    shape = y / rows + 0.7 * x / columns + 0.8 * ((y - rows / 2) ** 2 + (x - columns / 3) ** 2 < rows**2 / 16)
-    shape += np.random.default_rng(7).normal(0, 0.02, shape.shape)
-    unit = (shape - shape.min()) / (shape.max() - shape.min())
-    return np.rint(low + unit * (high - low)).astype(np.int64)
-
-
-def dicom(values: Array, bits: int = 12, signed: bool = False, **attributes: Any) -> FileDataset:
-    allocated = 8 if bits == 8 else 16
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3.4"
-    dataset.PatientName, dataset.PatientID = "Doe^Jane", "SECRET-7"
-    dataset.Rows, dataset.Columns = values.shape[:2]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, bits, bits - 1
-    dataset.PixelRepresentation = int(signed)
-    stored = values.astype(f"<{'i' if signed else 'u'}{allocated // 8}").tobytes()
-    dataset.PixelData = stored + b"\0" * (len(stored) % 2)
-    dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def saved(path: Path, dataset: FileDataset) -> Path:
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def recipe(values: Array, inverted: bool) -> Array:
-    """MIMIC-CXR-JPG's recipe in float64, equalised by OpenCV's documented formula."""
-    image = values.astype(np.float64) - values.min()
-    image = (image / image.max() * 255).astype(np.uint8)
-    image = 255 - image if inverted else image
-    histogram = np.bincount(image.ravel(), minlength=256)
-    first = int(np.flatnonzero(histogram)[0])
-    cumulative = np.cumsum(histogram) - histogram[first]
-    table = np.rint(np.clip(cumulative * 255 / (image.size - histogram[first]), 0, 255))
-    return table[image]
-
-
-def segments(jpeg: bytes) -> list[int]:
-    """Codes of the marker segments up to the first scan."""
-    codes, at = [], 2
-    while True:
-        assert jpeg[at] == 0xFF
-        codes.append(jpeg[at + 1])
-        if jpeg[at + 1] == 0xDA:
-            return codes
-        at += 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0]
-
-
-def jpeg_bytes(pixels: Array, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", **{"quality": 90, **options})
-    return buffer.getvalue()
-
-
-def decoded(jpeg: bytes) -> Array:
-    with Image.open(io.BytesIO(jpeg)) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
-
-
-def refused(path: Path, *words: str, **options: Any) -> str:
-    """The one sentence with which ``render`` and ``encode`` refuse this file."""
-    with pytest.raises(ImageError) as fault:
-        render(path, **options)
-    with pytest.raises(ImageError):
-        encode(path, **options)
-    message = str(fault.value)
-    assert path.name in message and "\n" not in message and message.endswith("."), message
-    for word in words:
-        assert word in message, message
-    return message
 
 
 # Renderings
@@ -131,8 +37,15 @@ def refused(path: Path, *words: str, **options: Any) -> str:
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize(
     ("bits", "signed", "low", "high"),
-    [(8, False, 3, 250), (12, False, 0, 4095), (12, False, 301, 3777), (16, False, 1000, 65535)]
-    + [(16, True, -20000, 31000), (12, True, -2048, 2047), (10, False, 100, 103)],
+    [
+        (8, False, 3, 250),
+        (10, False, 100, 103),
+        (12, False, 0, 4095),
+        (12, False, 301, 3777),
+        (12, True, -2048, 2047),
+        (16, False, 1000, 65535),
+        (16, True, -20000, 31000),
+    ],
 )
 def test_mimic_jpg_is_the_recipe(
     tmp_path: Path, photometric: str, bits: int, signed: bool, low: int, high: int
@@ -158,13 +71,6 @@ def test_a_constant_image_renders(tmp_path: Path, rendering: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(render(path, rendering), np.zeros((20, 10)))
-
-
-def lut(first: int, depth: int, entries: Array) -> Dataset:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first, depth])
-    item.add_new("LUTData", "US", [int(entry) for entry in entries])
-    return item
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -234,8 +140,14 @@ def test_percentile_is_numpys(tmp_path: Path, photometric: str) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "columns", "long_side", "want"),
-    [(300, 200, 100, (100, 67)), (200, 300, 150, (100, 150)), (60, 48, 100, (60, 48)), (60, 48, None, (60, 48))]
-    + [(500, 2, 100, (100, 1))],
+    [
+        (300, 200, 100, (100, 67)),
+        (200, 300, 150, (100, 150)),
+        (200, 300, 100, (67, 100)),
+        (60, 48, 100, (60, 48)),
+        (60, 48, None, (60, 48)),
+        (500, 2, 100, (100, 1)),
+    ],
 )
 def test_sizes(tmp_path: Path, rows: int, columns: int, long_side: int | None, want: tuple[int, int]) -> None:
     path = saved(tmp_path / "a.dcm", dicom(phantom(rows, columns)))
@@ -265,8 +177,8 @@ def test_compressed_files_are_the_same_picture(tmp_path: Path, syntax: str) -> N
 def test_other_encodings_are_the_same_picture(tmp_path: Path, syntax: str) -> None:
     values = phantom()
     want = render(saved(tmp_path / "a.dcm", dicom(values)))
-    dataset = dicom(values)
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset, meta = Dataset(dicom(values)), dicom(values).file_meta
+    dataset.file_meta, meta.TransferSyntaxUID = meta, syntax
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = values.astype(">u2").tobytes()
     assert np.array_equal(render(saved(tmp_path / "b.dcm", dataset)), want)
@@ -361,11 +273,13 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
 
 
 def test_a_large_jpeg_is_reduced_like_a_full_decode(tmp_path: Path) -> None:
-    grey = cv2.GaussianBlur(phantom(1501, 1003, high=255).astype(np.uint8), (0, 0), 3)
-    Image.fromarray(grey).save(tmp_path / "a.jpg", quality=95)
-    got = render(tmp_path / "a.jpg", long_side=300)
-    assert got.shape == (300, 200)
-    assert np.abs(got.astype(int) - cv2.resize(grey, (200, 300), interpolation=cv2.INTER_AREA)).max() <= 3
+    for rows, columns in ((1500, 1004), (1501, 1003)):
+        grey = cv2.GaussianBlur(phantom(rows, columns, high=255).astype(np.uint8), (0, 0), 3)
+        Image.fromarray(grey).save(tmp_path / "a.jpg", quality=95)
+        got = render(tmp_path / "a.jpg", long_side=300)
+        want = cv2.resize(grey, got.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert got.shape in {(300, 201), (300, 200)}
+        assert np.abs(got.astype(int) - want).max() <= 8
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -385,7 +299,7 @@ def test_a_white_is_zero_tiff_of_16_bits_is_inverted(tmp_path: Path) -> None:
     values = phantom(low=100, high=50000)
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
     with Image.open(tmp_path / "a.tif") as image:
-        if image.tag_v2[262] != 0:
+        if image.getexif()[262] != 0:
             pytest.skip("this Pillow does not write WhiteIsZero")
     assert np.abs(render(tmp_path / "a.tif") - recipe(values, inverted=True)).max() <= 1
 
@@ -408,12 +322,14 @@ def test_renderings_that_a_picture_cannot_have(tmp_path: Path) -> None:
     Image.fromarray(phantom().astype(np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(phantom(high=255).astype(np.uint8)))
     for name, rendering in (("a.png", "voi"), ("a.jpg", "voi"), ("a.jpg", "percentile"), ("deep.png", "voi")):
-        for ask in (rendering_id, render, encode):
+        asks: list[Any] = [rendering_id, render, encode]
+        for ask in asks:
             with pytest.raises(RequestError, match=r"mimic_jpg"):
-                ask(tmp_path / name, rendering)  # type: ignore[operator]
-    for options in ({"rendering": "as_is"}, {"long_side": 0}):
+                ask(tmp_path / name, rendering)
+    nonsense: list[dict[str, Any]] = [{"rendering": "as_is"}, {"long_side": 0}]
+    for options in nonsense:
         with pytest.raises(RequestError):
-            render(tmp_path / "a.jpg", **options)  # type: ignore[arg-type]
+            render(tmp_path / "a.jpg", **options)
 
 
 # What is sent
@@ -449,7 +365,7 @@ def test_anything_else_is_encoded_anew(tmp_path: Path, name: str) -> None:
         saved(path, dicom(phantom(150, 120)))
     else:
         mode = {"colour": "RGB", "cmyk": "CMYK"}.get(name, "L")
-        extra = {"exif": exif} if name == "turned" else {}
+        extra: dict[str, Any] = {"exif": exif} if name == "turned" else {}
         Image.fromarray(grey).convert("RGB").convert(mode).save(path, comment="Jane", **extra)
     long_side = 64 if name == "large" else 1024
     sent = encode(path, long_side=long_side)
@@ -517,199 +433,6 @@ def test_header_of_a_gzip_and_of_a_file_cut_inside_its_pixels(tmp_path: Path) ->
     (tmp_path / "b.dcm.gz").write_bytes(gzip.compress(data))
     (tmp_path / "c.dcm").write_bytes(data[:-2000])
     assert read_header(tmp_path / "b.dcm.gz") == read_header(tmp_path / "c.dcm") == read_header(tmp_path / "a.dcm")
-
-
-# Faults
-
-
-def test_missing_empty_and_no_image(tmp_path: Path) -> None:
-    for name in ("a.dcm", "a.jpg", "a.png", "a.dcm.gz", "a"):
-        with pytest.raises(ImageError, match=r"cannot be found"):
-            render(tmp_path / name)
-        (tmp_path / name).write_bytes(b"")
-        with pytest.raises(ImageError, match=r"is empty"):
-            render(tmp_path / name)
-        (tmp_path / name).write_bytes(b"no image at all, just words\n" * 50)
-        refused(tmp_path / name)
-        with pytest.raises(ImageError):
-            read_header(tmp_path / name)
-    (tmp_path / "folder.dcm").mkdir()
-    refused(tmp_path / "folder.dcm", "no file")
-
-
-def test_truncated_dicom(tmp_path: Path) -> None:
-    data = saved(tmp_path / "a.dcm", dicom(phantom())).read_bytes()
-    for length in (140, 300, len(data) - 5000, len(data) - 2):
-        (tmp_path / "b.dcm").write_bytes(data[:length])
-        refused(tmp_path / "b.dcm", "truncated", "fetch it again")
-        (tmp_path / "b.dcm.gz").write_bytes(gzip.compress(data)[: length // 2])
-        refused(tmp_path / "b.dcm.gz", "truncated")
-    for syntax in (RLELossless, JPEG2000Lossless):
-        dataset = dicom(phantom())
-        dataset.compress(syntax)
-        data = saved(tmp_path / "a.dcm", dataset).read_bytes()
-        (tmp_path / "b.dcm").write_bytes(data[: len(data) - 800])
-        refused(tmp_path / "b.dcm", "truncated")
-
-
-def test_pixels_shorter_than_rows_times_columns(tmp_path: Path) -> None:
-    dataset = dicom(phantom())
-    dataset.Rows = 61
-    refused(saved(tmp_path / "a.dcm", dataset), "truncated", "5760 of 5856 bytes")
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_truncated_jpeg(tmp_path: Path, mode: str, progressive: bool) -> None:
-    picture = Image.fromarray(phantom(300, 200, high=255).astype(np.uint8)).convert(mode)
-    picture.save(tmp_path / "a.jpg", progressive=progressive)
-    data = (tmp_path / "a.jpg").read_bytes()
-    for length in (2, 20, 200, len(data) // 2, len(data) * 9 // 10):
-        (tmp_path / "b.jpg").write_bytes(data[:length])
-        refused(tmp_path / "b.jpg", "fetch it again")
-        refused(tmp_path / "b.jpg", long_side=90)
-
-
-def test_truncated_png(tmp_path: Path) -> None:
-    for kind in (np.uint8, np.uint16):
-        Image.fromarray(phantom(high=255).astype(kind)).save(tmp_path / "a.png")
-        data = (tmp_path / "a.png").read_bytes()
-        for length in (10, 50, len(data) // 2):
-            (tmp_path / "b.png").write_bytes(data[:length])
-            refused(tmp_path / "b.png", "fetch it again")
-
-
-def test_frames_colour_and_depth_are_refused_by_name(tmp_path: Path) -> None:
-    values = phantom()
-    frames = dicom(values, NumberOfFrames=3, PixelData=values.astype("<u2").tobytes() * 3)
-    refused(saved(tmp_path / "a.dcm", frames), "multi-frame (3 frames)")
-    colour = dicom(np.zeros((60, 48, 3)), 8, SamplesPerPixel=3, PhotometricInterpretation="RGB")
-    colour.PlanarConfiguration = 0
-    refused(saved(tmp_path / "b.dcm", colour), "not grey", "RGB")
-    refused(saved(tmp_path / "c.dcm", dicom(values, PhotometricInterpretation="PALETTE COLOR")), "not grey")
-    refused(saved(tmp_path / "d.dcm", dicom(values, BitsAllocated=32)), "32 bits")
-    headless = dicom(values)
-    del headless.PixelData
-    refused(saved(tmp_path / "e.dcm", headless), "holds no pixels")
-    refused(saved(tmp_path / "f.dcm", dicom(values, Rows=65535, Columns=65535)), "too many")
-    refused(saved(tmp_path / "g.dcm", dicom(values, WindowCenter=5, WindowWidth=0)), "window", rendering="voi")
-
-
-@pytest.mark.parametrize(
-    ("syntax", "words"),
-    [
-        (JPEGLosslessSV1, ["JPEG Lossless", "pip install pylibjpeg-libjpeg", "GPL-3"]),
-        (JPEGExtended12Bit, ["JPEG Extended", "pip install pylibjpeg-libjpeg", "GPL-3"]),
-        (JPEGLSLossless, ["JPEG-LS", "pip install pyjpegls"]),
-        (MPEG2MPML, ["MPEG2", "no radiograph"]),
-    ],
-)
-def test_a_missing_decoder_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, words: list[str]
-) -> None:
-    from pydicom.pixels import get_decoder
-    from pydicom.pixels.decoders.base import Decoder
-
-    if syntax != MPEG2MPML and get_decoder(syntax).available_plugins not in {(), ("pillow",)}:
-        # As on a machine without the optional decoders.
-        kept = property(lambda self: tuple(name for name in self._available if name == "pillow"))
-        monkeypatch.setattr(Decoder, "available_plugins", kept)
-    dataset = dicom(phantom())
-    dataset.compress(RLELossless)
-    dataset.file_meta.TransferSyntaxUID = syntax
-    refused(saved(tmp_path / "a.dcm", dataset), *words)
-
-
-def test_a_jpeg_2000_bomb_is_refused_at_once(tmp_path: Path) -> None:
-    dataset = dicom(phantom())
-    dataset.compress(JPEG2000Lossless)
-    data = bytearray(saved(tmp_path / "a.dcm", dataset).read_bytes())
-    struct.pack_into(">II", data, data.index(b"\xff\x4f\xff\x51") + 8, 60000, 60000)
-    (tmp_path / "a.dcm").write_bytes(data)
-    refused(tmp_path / "a.dcm", "60000 x 60000", "60 x 48")
-
-
-def test_picture_bombs_and_odd_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = Image.fromarray(phantom(high=255).astype(np.uint8))
-    picture.save(tmp_path / "a.png")
-    picture.save(tmp_path / "b.tif", save_all=True, append_images=[picture])
-    refused(tmp_path / "b.tif", "several pictures")
-    Image.fromarray(phantom().astype(np.float32)).save(tmp_path / "c.tif")
-    refused(tmp_path / "c.tif", "floating-point")
-    Image.fromarray(phantom(high=70000).astype(np.int32)).save(tmp_path / "d.tif")
-    refused(tmp_path / "d.tif", "outside 0 to 65535")
-    Image.fromarray(phantom().astype(np.uint16)).save(tmp_path / "e.png")
-    (tmp_path / "e.png").rename(tmp_path / "e.jpg")
-    refused(tmp_path / "e.jpg", "PNG")
-    Image.fromarray(np.zeros((1, 65501), np.uint8)).save(tmp_path / "f.png")
-    with pytest.raises(ImageError, match=r"too long for JPEG"):
-        encode(tmp_path / "f.png", long_side=None)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    refused(tmp_path / "a.png", "too many pixels")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert render(tmp_path / "a.png").shape == (60, 48)
-
-
-def _small_dicoms() -> list[bytes]:
-    files = []
-    for syntax in (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless):
-        dataset = dicom(phantom(40, 36), WindowCenter=2000, WindowWidth=1000, RescaleSlope=1, RescaleIntercept=0)
-        dataset.VOILUTSequence = [lut(0, 8, np.arange(64))]
-        if syntax != ExplicitVRLittleEndian:
-            dataset.compress(syntax)
-        buffer = io.BytesIO()
-        dataset.save_as(buffer, enforce_file_format=True)
-        files.append(buffer.getvalue())
-    return files
-
-
-SMALL_DICOMS = _small_dicoms()
-SMALL_JPEGS = [
-    jpeg_bytes(phantom(40, 36, high=255).astype(np.uint8), comment=b"Jane", progressive=progressive)
-    for progressive in (False, True)
-]
-
-
-@st.composite
-def damaged(draw: st.DrawFn, files: list[bytes]) -> bytes:
-    data = bytearray(draw(st.sampled_from(files)))
-    for _ in range(draw(st.integers(0, 6))):
-        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(st.integers(0, len(data)) | st.just(len(data)))])
-
-
-def survives(path: Path, data: bytes, rendering: Any) -> None:
-    path.write_bytes(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for act in (lambda: encode(path, rendering, 20), lambda: read_header(path)):
-            try:
-                result = act()
-            except ImageError as fault:
-                assert path.name in str(fault) and "\n" not in str(fault)
-            else:
-                assert isinstance(result, Header) or max(decoded(result.jpeg).shape) <= 20
-
-
-FUZZ = settings(
-    max_examples=250,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@FUZZ
-@given(data=damaged(SMALL_DICOMS), rendering=st.sampled_from(RENDERINGS))
-def test_damaged_dicom_renders_or_is_refused(tmp_path: Path, data: bytes, rendering: str) -> None:
-    survives(tmp_path / "a.dcm", data, rendering)
-
-
-@FUZZ
-@given(data=damaged(SMALL_JPEGS))
-def test_damaged_jpeg_renders_or_is_refused(tmp_path: Path, data: bytes) -> None:
-    survives(tmp_path / "a.jpg", data, "mimic_jpg")
 
 
 def test_importing_loads_no_heavy_package() -> None:

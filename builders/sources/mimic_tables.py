@@ -6,6 +6,7 @@ Tables are held in memory, a few hundred bytes an image; images are never opened
 
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ SPLIT_WORDS: Final[Mapping[str, Split]] = {
 _COLUMN_NAMES: Final = {"no findings": "No Finding", "airspace opacity": "Lung Opacity"} | {
     name.casefold(): name for name in FINDINGS
 }
-_DAMAGED: Final = (EOFError, OSError, UnicodeDecodeError, ValueError, zlib.error)
+_DAMAGED: Final = (EOFError, OSError, ValueError, Warning, zlib.error)
 """What pandas raises for a table that is cut short, not text or not rectangular."""
 
 
@@ -142,17 +143,16 @@ def read_table(path: Path, columns: Iterable[str] | None, home: str) -> "pd.Data
     import pandas as pd
 
     wanted = None if columns is None else tuple(columns)
+    usecols = None if wanted is None else lambda name: name.strip() in wanted
     try:
-        frame = pd.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            usecols=None if wanted is None else lambda name: name.strip() in wanted,
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header, cut
+            frame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=usecols, index_col=False
+            )
     except _DAMAGED as error:
-        raise RequestError(f"{path} cannot be read as a table ({error}): get it anew from {home}.") from error
+        cause = " ".join(str(error).split())
+        raise RequestError(f"{path} cannot be read as a table ({cause}): get it anew from {home}.") from error
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
     for name in wanted or ():
         if name not in frame.columns:
@@ -265,7 +265,8 @@ def read_state(cell: str, where: str) -> State | None:
 def timestamp(date: str, time: str) -> datetime | None:
     """When an image was acquired, to the second: MIMIC's (shifted) StudyDate ``21800506``, StudyTime ``91500.0``.
 
-    The table lost the hour's leading zeros, and seconds may have a fraction. ``None`` where either is blank or bad.
+    The table lost the hour's leading zeros, and seconds may have a fraction. ``None`` where a part is
+    blank or bad.
     """
     clock = time.partition(".")[0]
     try:

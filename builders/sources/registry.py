@@ -77,6 +77,4 @@ def _seed(text: str) -> int:
     try:
         return int(text or "0")
     except ValueError:
-        raise RequestError(
-            f"The phantom source takes a seed, phantom:7 for instance, not {text!r}."
-        ) from None
+        raise RequestError(f"The phantom source takes a seed, phantom:7 for instance, not {text!r}.") from None

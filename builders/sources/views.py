@@ -28,7 +28,13 @@ _NAMES: Final[dict[str, View]] = {
     "LL": "LL",
 }
 _OBLIQUE: Final = re.compile(r"LAO|RAO|LPO|RPO|OBL[A-Z]*|SWIMMERS?")
-_SAYS_NOTHING: Final = frozenset({"UNKNOWN", "UNK", "UNSPECIFIED", "NONE", "NAN", "NA", "N", "A", "FRONTAL"})
+_SAYS_NOTHING: Final = frozenset(
+    {
+        *("UNKNOWN", "UNK", "UNSPECIFIED", "NONE", "NAN", "NA", "N", "A", "CHEST", "VIEW", "FRONTAL", "PORTABLE"),
+        *("ERECT", "UPRIGHT", "STANDING", "SITTING", "SEMI", "SUPINE", "RECUMBENT"),
+    }
+)
+"""How the patient was placed, or that a view is not known: neither names one."""
 _MORE_THAN_ONE: Final = re.compile(r"LAT[A-Z]*|LL|DECUB[A-Z]*|VIEWS|OBL[A-Z]*|LAO|RAO|LPO|RPO")
 
 

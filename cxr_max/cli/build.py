@@ -36,14 +36,12 @@ def command(
         Literal["mimic_jpg", "voi", "percentile"] | None,
         typer.Option(help="How DICOM becomes a picture (default mimic_jpg)."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Label tables, where they are not beside the images.")] = None,
-    attestation: Annotated[
-        Path | None, typer.Option(help="What a remote service guarantees, for credentialed data.")
+    labels: Annotated[
+        Path | None, typer.Option(help="Label tables, where they are not beside the images.")
     ] = None,
-    roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to the shipped ones.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Options from a TOML file; flags win.")
-    ] = None,
+    attestation: Annotated[Path | None, typer.Option(help="What remote services guarantee.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to ours.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Options as TOML; flags win.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight per teacher.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -54,16 +52,16 @@ def command(
     from cxr_max.builders.build import build
     from cxr_max.cli.progress import ConsoleWatch
 
-    flags = dict(
-        source=source, teachers=teachers, out=out, prompt=prompt, studies=studies, samples=samples, split=split,
-        views=views, rendering=rendering, labels=labels, attestation=attestation, roster=roster,
-        concurrency=concurrency,
-    )  # fmt: skip
+    flags = {
+        "source": source, "teachers": teachers, "out": out, "prompt": prompt, "studies": studies,
+        "samples": samples, "split": split, "views": views, "rendering": rendering, "labels": labels,
+        "attestation": attestation, "roster": roster, "concurrency": concurrency,
+    }  # fmt: skip
     request = _request({name: value for name, value in flags.items() if value is not None}, recipe)
     with ConsoleWatch() as watch:
         result = build(request, watch)
     watch.summarise()
-    typer.echo(json.dumps(_report(result)) if as_json else _sentence(result))
+    typer.echo(json.dumps(asdict(result)) if as_json else _sentence(result))
     if not result.complete:
         raise typer.Exit(3)
 
@@ -80,10 +78,6 @@ def _request(flags: dict[str, Any], recipe: str | None) -> "BuildRequest":
     return BuildRequest(**chosen)
 
 
-def _report(result: "BuildResult") -> dict[str, Any]:
-    return asdict(result)
-
-
 def _sentence(result: "BuildResult") -> str:
     text = (
         f"{result.trajectories} trajectories of {result.studies} studies in {result.release}\n"
@@ -91,4 +85,6 @@ def _sentence(result: "BuildResult") -> str:
         f" {result.gaps} gaps, {result.seconds:.1f} s\n"
         f'load_dataset("{result.release}", "trajectories")'
     )
-    return text if result.complete else f"{text}\nNot complete: the same command again asks only for what is missing."
+    if result.complete:
+        return text
+    return f"{text}\nNot complete: the same command again asks only for what is missing."

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to the shipped ones.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to ours.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """List the teachers of the roster: where they are, and whether their key is at hand."""
@@ -23,7 +23,8 @@ def command(
         typer.echo(json.dumps({"teachers": entries}))
         return
     for entry in entries:
-        key = "no key needed" if entry["key"] is None else f"{entry['key']} {'set' if entry['key_set'] else 'not set'}"
+        has_key = f"{entry['key']} {'set' if entry['key_set'] else 'not set'}"
+        key = "no key needed" if entry["key"] is None else has_key
         typer.echo(f"{entry['name']:<27} {entry['place']:<7} {entry['model']:<31} {entry['endpoint']:<56} {key}")
 
 

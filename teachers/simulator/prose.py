@@ -205,9 +205,7 @@ def _bullets(steps: list[_Step], persona: Persona, dice: Dice) -> str:
 
 
 def _checkmarks(steps: list[_Step], persona: Persona, dice: Dice) -> str:
-    return "\n".join(
-        f"- {MARKS[item.state]} **{item.finding}**: {item}" for step in steps for item in step.items
-    )
+    return "\n".join(f"- {MARKS[item.state]} **{item.finding}**: {item}" for step in steps for item in step.items)
 
 
 def _prose(steps: list[_Step], persona: Persona, dice: Dice) -> str:
@@ -244,7 +242,7 @@ def _thoughts(claims: Claims, mentioned: Iterable[str], dice: Dice) -> str:
 
 def _short(claims: Claims, finding: str) -> str:
     side = claims.sides[finding]
-    name: str = PHRASES["findings"][finding]["short"]
+    name: str = PHRASES["findings"][finding]["short"].format(s=PHRASES["sides"][side or "unsaid"]["s"])
     return f"{side} {name}" if side else name
 
 

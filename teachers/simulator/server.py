@@ -181,9 +181,7 @@ def _read(wire_format: WireFormat, raw: bytes, request: web.Request) -> Ask:
     try:
         return wire_format.read(json.loads(raw), request)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise Fault(
-            400, f"The request is not of this wire's form: {type(error).__name__}: {error}"
-        ) from error
+        raise Fault(400, f"The request is not of this wire's form: {type(error).__name__}: {error}") from error
 
 
 def compose(persona: Persona, ask: Ask, image_sha256: str, truth: Truth, key: str, seed: int) -> Answer:

@@ -81,9 +81,7 @@ class OpenAI:
         parts = [part for message in body["messages"] for part in _blocks(message["content"])]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         limit = _limit(body.get("max_completion_tokens", body.get("max_tokens")))
-        return Ask(
-            str(body["model"]), _joined(parts), _first_image(url.partition(",")[2] for url in urls), limit
-        )
+        return Ask(str(body["model"]), _joined(parts), _first_image(url.partition(",")[2] for url in urls), limit)
 
     def write(self, answer: Answer) -> dict[str, Any]:
         blocked = answer.ending == "blocked"

@@ -66,7 +66,7 @@ EXPECTED = [
         "50414267",
         "10000032",
         "train",
-        "2180-05-06T21:30:14.531",
+        "2180-05-06T21:30:14",
         "PA LATERAL",
         "No Finding",
         "",
@@ -76,7 +76,7 @@ EXPECTED = [
         "53189527",
         "10000032",
         "train",
-        "2180-06-26T09:05:00.5",
+        "2180-06-26T09:05:00",
         "AP AP",
         "Cardiomegaly,Support Devices",
         "Edema",
@@ -93,8 +93,8 @@ EXPECTED = [
         "",
     ),
     ("50771383", "10000898", "train", "2188-03-30T00:05:00", "PA LL", "Lung Opacity", "Pneumonia", ""),
-    ("50578979", "10000935", "train", "2187-08-23T00:00:00", "AP", "", "", ""),
-    ("51178377", "10000935", "train", "2187-09-01T08:12:33.25", "AP LATERAL", None, None, None),
+    ("50578979", "10000935", "train", "", "AP", "", "", ""),
+    ("51178377", "10000935", "train", "2187-09-01T08:12:33", "AP LATERAL", None, None, None),
     ("50985099", "10000980", "validation", "2189-03-07T23:59:59", "PA", "Pleural Other", "", "Fracture"),
     (
         "51967283",
@@ -120,7 +120,7 @@ EXPECTED = [
     ("53186264", "10001176", "test", "2186-11-18T18:00:00", "PA", "No Finding", "", ""),
     ("52067803", "10001217", "train", "2157-12-18T10:00:00", "other", "No Finding", "", ""),
     ("58913004", "10001217", "train", "2157-11-18T09:00:00", "PA LATERAL", "Consolidation", "", ""),
-    ("55555555", "10001400", "train", "2160-02-29T11:11:11.1", "PA", "", "", "Cardiomegaly,Pleural Effusion"),
+    ("55555555", "10001400", "train", "2160-02-29T11:11:11", "PA", "", "", "Cardiomegaly,Pleural Effusion"),
 ]
 
 
@@ -142,7 +142,7 @@ def test_every_study_row_by_row(written: Pair, which: type[MimicCxr] | type[Mimi
     ):
         assert (study.study_id, study.subject_id, study.split) == (name, subject, split)
         assert study.source == source.info.name
-        assert study.acquired_at == datetime.fromisoformat(acquired)
+        assert study.acquired_at == (datetime.fromisoformat(acquired) if acquired else None)
         assert " ".join(image.view for image in study.radiographs) == views
         assert (states(study, 1), states(study, -1), states(study, 0)) == (present, uncertain, absent)
         assert (study.report, study.sex, study.age, dict(study.other_labels)) == (None, None, None, {})
@@ -330,8 +330,7 @@ def test_dicom_files_alone(copied: Pair) -> None:
     for name, subject, _, acquired, *_ in EXPECTED:
         study = studies[name]
         assert (study.subject_id, study.split, study.reference_findings) == (subject, None, None)
-        assert study.acquired_at is not None
-        assert study.acquired_at.replace(microsecond=0) == datetime.fromisoformat(acquired).replace(microsecond=0)
+        assert study.acquired_at == (datetime.fromisoformat(acquired) if acquired else None)
     first = studies["50771383"].radiographs
     assert [image.view for image in first] == ["PA", "LL"]
     assert (first[0].photometric_interpretation, first[0].rows, first[0].columns) == ("MONOCHROME1", 64, 56)
@@ -347,9 +346,12 @@ def test_headers_are_read_study_by_study(copied: Pair, monkeypatch: pytest.Monke
     shutil.rmtree(copied[1])
     read: list[str] = []
     original = cxr_max.radiograph.read_header
-    monkeypatch.setattr(
-        cxr_max.radiograph, "read_header", lambda path: (read.append(path.parent.name), original(path))[1]
-    )
+
+    def watched(path: Path) -> object:
+        read.append(path.parent.name)
+        return original(path)
+
+    monkeypatch.setattr(cxr_max.radiograph, "read_header", watched)
     studies = MimicCxr(copied[0]).studies()
     assert read == []
     next(studies)
@@ -405,12 +407,11 @@ def test_another_table_of_labels(copied: Pair) -> None:
         ("21800506", "91500.0", datetime(2180, 5, 6, 9, 15)),
         ("21800506", "500", datetime(2180, 5, 6, 0, 5)),
         ("21800506", "0.0", datetime(2180, 5, 6)),
-        ("21800506", "213014.53100000002", datetime(2180, 5, 6, 21, 30, 14, 531000)),
-        ("21800506", "235959.9999999", datetime(2180, 5, 6, 23, 59, 59, 999999)),
-        ("21800506", "", datetime(2180, 5, 6)),
-        ("21800506", "999999.0", datetime(2180, 5, 6)),
-        ("21800506", "1e5", datetime(2180, 5, 6)),
-        ("21800506.0", "101500", datetime(2180, 5, 6, 10, 15)),
+        ("21800506", "213014.53100000002", datetime(2180, 5, 6, 21, 30, 14)),
+        ("21800506", "235959.9999999", datetime(2180, 5, 6, 23, 59, 59)),
+        ("21800506", "", None),
+        ("21800506", "999999.0", None),
+        ("21800506", "1e5", None),
         ("", "101500.0", None),
         ("21801340", "101500.0", None),
     ],

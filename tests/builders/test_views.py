@@ -49,6 +49,7 @@ from cxr_max.records import Radiograph, View
         ("unknown", "unknown"),
         ("N/A", "unknown"),
         ("Frontal", "unknown"),
+        ("Portable, semi-erect", "unknown"),
         ("?", "unknown"),
     ],
 )

@@ -28,8 +28,8 @@ from cxr_max.teachers.simulator.server import BLOCKED_SHARE
 from cxr_max.teachers.simulator.world import claims, uniform
 
 PROMPT = "Read this radiograph step by step. End with a line ANSWER and one line per finding."
-SICK = Truth(dict.fromkeys(FINDINGS, 1), {"Pleural Effusion": "left"}, difficulty=0.0)  # type: ignore[arg-type]
-WELL = Truth(dict.fromkeys(FINDINGS, 0), None, difficulty=0.0)  # type: ignore[arg-type]
+SICK = Truth(dict.fromkeys(FINDINGS, 1), {"Pleural Effusion": "left"}, difficulty=0.0)
+WELL = Truth(dict.fromkeys(FINDINGS, 0), None, difficulty=0.0)
 PATHS = {
     "openai": "/openai/v1/chat/completions",
     "anthropic": "/anthropic/v1/messages",
@@ -119,7 +119,10 @@ async def ask_gemini(simulator: Simulator, model: str, image: bytes, **config: A
     async with genai.Client(api_key="any", http_options=options).aio as client:
         return await client.models.generate_content(
             model=model,
-            contents=[genai_types.Part.from_bytes(data=image, mime_type="image/jpeg"), PROMPT],
+            contents=[
+                genai_types.Part.from_bytes(data=image, mime_type="image/jpeg"),
+                genai_types.Part(text=PROMPT),
+            ],
             config=genai_types.GenerateContentConfig(**config),
         )
 

@@ -45,7 +45,7 @@ def truth(index: int) -> Truth:
         draw = uniform("truth", str(index), finding)
         findings[finding] = 1 if draw < 0.3 else -1 if draw < 0.35 else 0 if draw < 0.7 else None
         if finding in LATERAL and draw < 0.3:
-            sides[finding] = ("left", "right", "bilateral")[index % 3]  # type: ignore[assignment]
+            sides[finding] = ("left", "right", "bilateral")[index % 3]
     return Truth(findings, sides)
 
 
@@ -101,10 +101,11 @@ def test_errors_are_correlated_between_teachers(mistakes: dict[str, np.ndarray])
 
 
 def test_errors_grow_with_difficulty() -> None:
-    persona, known = PERSONAS["sim-glm-4.5v"], dict.fromkeys(TABLE, 1)
+    persona = PERSONAS["sim-glm-4.5v"]
+    known: dict[str, State | None] = dict.fromkeys(TABLE, 1)
 
     def accuracy(difficulty: float) -> float:
-        told = Truth(known, None, difficulty)  # type: ignore[arg-type]
+        told = Truth(known, None, difficulty)
         replies = [claims(persona, image(index), told, str(index), asked=TABLE) for index in range(500)]
         return float(np.mean([reply.findings["Edema"] == 1 for reply in replies if not reply.refused]))
 
@@ -114,8 +115,7 @@ def test_errors_grow_with_difficulty() -> None:
 def test_repeated_sampling_agrees_more_than_teachers_do() -> None:
     persona = PERSONAS["sim-qwen-vl-max"]
     again = [
-        [claims(persona, image(index), truth(index), key, asked=TABLE) for index in range(1_000)]
-        for key in "ab"
+        [claims(persona, image(index), truth(index), key, asked=TABLE) for index in range(1_000)] for key in "ab"
     ]
     pairs = [
         (one.findings["Edema"], two.findings["Edema"])
@@ -145,7 +145,7 @@ def test_refusal_rate_is_as_set(population: dict[str, list[Claims]], persona: Pe
 
 
 def test_only_wrong_stances_are_hedged() -> None:
-    persona, known = PERSONAS["sim-moonshot-v1"], Truth(dict.fromkeys(TABLE, 1))  # type: ignore[arg-type]
+    persona, known = PERSONAS["sim-moonshot-v1"], Truth(dict.fromkeys(TABLE, 1))
     replies = [claims(persona, image(index), known, str(index), asked=TABLE) for index in range(2_000)]
     said = [reply.findings["Edema"] for reply in replies if not reply.refused]
     assert said.count(-1) / (len(said) - said.count(1)) == pytest.approx(persona.hedge_rate, abs=0.03)
@@ -154,7 +154,7 @@ def test_only_wrong_stances_are_hedged() -> None:
 @pytest.mark.parametrize("known", [Truth(None), Truth({}), Truth(dict.fromkeys(FINDINGS))])
 def test_no_reference_is_as_if_all_were_absent(known: Truth) -> None:
     persona = PERSONAS["sim-gpt-5-nano"]
-    absent = Truth(dict.fromkeys(FINDINGS, 0))  # type: ignore[arg-type]
+    absent = Truth(dict.fromkeys(FINDINGS, 0))
     for index in range(50):
         assert claims(persona, image(index), known, "k") == claims(persona, image(index), absent, "k")
 

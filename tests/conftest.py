@@ -1,0 +1,45 @@
+"""What all tests share: the network is off but for loopback, no key is in the environment, real data may be there."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """The one switch: a test that reaches for any host but this one fails, whatever library it uses."""
+    original = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not host.startswith(("127.", "::1", "localhost")):
+            raise AssertionError(f"a test reached for {host}")
+        original(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", connect)
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may spend somebody's money."""
+    for name in list(os.environ):
+        if name.endswith("_API_KEY") or name.endswith("_BASE_URL"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real radiographs and reports."""
+    if not SHARED.is_dir():
+        pytest.skip("real radiographs are not at hand (../shared/data)")
+    return SHARED
