@@ -165,3 +165,39 @@ class Trajectory:
     latency_s: float
     created_at: datetime
     request_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """What several teachers say together about one image set, asked one prompt."""
+
+    study_id: str
+    image_sha256: tuple[str, ...]
+    prompt_sha256: str
+    findings: Findings
+    """All 14 findings, coded 1 / 0 / -1 / ``None``."""
+    sides: Sides
+    support: Mapping[str, tuple[float, int]]
+    """Per finding: how many teachers say what the consensus says, and how many say anything about it. A teacher
+    with several samples may be split, hence the fractions."""
+    abstained: tuple[str, ...]
+    """Teachers that were asked and took no part: refused, truncated, filtered or unparsed."""
+    method: str
+    """What made it, with its version and settings."""
+    text: str | None
+    """The consensus in words; ``None`` where only findings were combined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One preferred text against several dispreferred ones, about one image set."""
+
+    study_id: str
+    image_sha256: tuple[str, ...]
+    prompt_sha256: str
+    chosen: str
+    rejected: tuple[str, ...]
+    rejected_teachers: tuple[str, ...]
+    """Who wrote each rejected text."""
+    conflicts: tuple[float | None, ...]
+    """Each rejected text's conflict with the consensus, 0 to 1; ``None`` where nothing is comparable."""

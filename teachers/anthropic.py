@@ -33,8 +33,10 @@ class AnthropicTeacher:
             response = await self._client.messages.with_raw_response.create(
                 model=self.spec.model,
                 messages=[{"role": "user", "content": _content(images, prompt)}],  # type: ignore[list-item,misc]
+                max_tokens=self.spec.sampling.max_tokens,
                 extra_headers={"Idempotency-Key": key},
-                **self._sampling(),
+                # The SDK no longer names these; the models of the roster still take them.
+                extra_body=self._sampling(),
             )
             raw = await response.text()
             return read_body(raw, lambda body: _reply(body, raw, response.request_id))
@@ -52,11 +54,7 @@ class AnthropicTeacher:
     def _sampling(self) -> dict[str, Any]:
         """This service takes no seed."""
         sampling = self.spec.sampling
-        chosen = {
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        chosen = {"temperature": sampling.temperature, "top_p": sampling.top_p}
         return {name: value for name, value in chosen.items() if value is not None}
 
 

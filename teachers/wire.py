@@ -51,11 +51,16 @@ def reply_or_error(status: int, body: str, headers: Mapping[str, str]) -> Reply:
 
 
 def transport_error(error: BaseException) -> TeacherError:
-    """Name a request that ended without an HTTP status."""
-    if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
+    """Name a request that ended without an HTTP status.
+
+    By its causes, not by itself: the SDKs' transport reports a server that hung up as a connection that timed out.
+    """
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    if any(isinstance(cause, TimeoutError) for cause in causes):
         return TeacherError("timeout", f"no reply within {TIMEOUT_S:.0f} s")
-    cause = error.__cause__ or error
-    return TeacherError("transport", f"{type(cause).__name__}: {cause}")
+    return TeacherError("transport", f"{type(causes[-1]).__name__}: {causes[-1]}")
 
 
 def _kind_of_status(status: int, body: str) -> ErrorKind:
