@@ -12,7 +12,9 @@ from cxr_max.records import Ended, Status
 
 VERSION = "answer-block-1"
 
-_HEADING = re.compile(r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,5})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(
+    r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,5})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE
+)
 # Bounded, so that no line, however long or odd, takes more than linear time.
 _LINE = re.compile(
     r"^[\W\d_]{0,20}(?P<name>[A-Za-z][A-Za-z /]{0,40}?)[\W_]{0,10}?[:|][\W_]{0,20}(?P<value>[A-Za-z].{0,80})"

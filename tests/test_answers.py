@@ -98,7 +98,9 @@ def test_status(ended: str, text: str, structured: bool, status: str) -> None:
     assert status_of(text, ended, structured_answer=structured) == status  # type: ignore[arg-type]
 
 
-@given(st.dictionaries(st.sampled_from(FINDINGS), st.tuples(st.sampled_from(sorted(STATES)), st.sampled_from(SIDES))))
+@given(
+    st.dictionaries(st.sampled_from(FINDINGS), st.tuples(st.sampled_from(sorted(STATES)), st.sampled_from(SIDES)))
+)
 def test_what_is_written_is_read(claims: dict[str, tuple[str, str]]) -> None:
     lines = [f"{name}: {state}, {side}" for name, (state, side) in claims.items()]
     answer = read("\n".join(["ANSWER", *lines]))

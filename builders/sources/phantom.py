@@ -114,9 +114,7 @@ class PhantomSource:
         if seed < 0:
             raise RequestError(f"The seed of the phantoms is {seed}: choose 0 or more.")
         if size < 64 or size % 2:
-            raise RequestError(
-                f"The size of the phantoms is {size} pixels: choose an even number from 64 up."
-            )
+            raise RequestError(f"The size of the phantoms is {size} pixels: choose an even number from 64 up.")
         self.info = INFO
         self.total: int | None = None
         self.prerendered = True
@@ -178,8 +176,7 @@ def _case(seed: int, index: int, subject: Subject, visit: int) -> Case:
     return Case(
         study_id=f"phantom-{seed}-{index:07d}",
         subject=subject,
-        acquired_at=subject.first_seen
-        + visit * timedelta(days=int(rng.integers(60, 400)), minutes=index % 60),
+        acquired_at=subject.first_seen + visit * timedelta(days=int(rng.integers(60, 400)), minutes=index % 60),
         view=view,
         findings={name: _side(name, present, rng) for name in DRAWN if name in present},
         difficulty=difficulty,

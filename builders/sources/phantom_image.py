@@ -215,9 +215,7 @@ def _clouds(lung: Lung, cells: int, rng: Rng) -> Array:
     return _weights(rows, cells) @ nodes @ _weights(columns, cells // 2).T
 
 
-def _stroke(
-    canvas: Array, across: Array, down: Array, points: list[Point], radius: float, depth: float
-) -> None:
+def _stroke(canvas: Array, across: Array, down: Array, points: list[Point], radius: float, depth: float) -> None:
     """Lay a round rod along a line, ``depth`` cm in its middle; the deeper one wins at a crossing."""
     pixel = float(down[1, 0] - down[0, 0])
     drawn = max(radius, 0.75 * pixel)  # a thinner rod would fall between pixels: widen it and keep its mass
@@ -281,9 +279,7 @@ def _bones(out: Array, y: Array, width: float, reach: Array, rng: Rng) -> Array:
     clavicle = y - (8.0 - 3.4 * along - 0.5 * np.sin(6 * along))
     bones += 1.1 * _tube(clavicle, 0.6) * _step(out - 1.7, 0.3)
     edge = out - 12.2 - 0.17 * (y - 8)
-    scapula = (
-        (0.45 * _step(edge, 0.2) + 0.4 * _bump(edge - 0.3, 0.3)) * _step(y - 6.5, 1.2) * _step(18.5 - y, 1.2)
-    )
+    scapula = (0.45 * _step(edge, 0.2) + 0.4 * _bump(edge - 0.3, 0.3)) * _step(y - 6.5, 1.2) * _step(18.5 - y, 1.2)
     return bones + scapula
 
 
@@ -322,9 +318,7 @@ def _vessels(out: Array, y: Array, reach: Array, hilum: float, rng: Rng) -> Arra
     """A tree of arteries, each fork thinner than its parent, until it is invisible or at the ribs."""
     canvas = np.zeros_like(reach)
     pixel = float(y[1, 0] - y[0, 0])
-    growing = [
-        ((2.9, hilum), angle, 0.4 + 0.08 * angle) for angle in TRUNK_ANGLES
-    ]  # upright: more flow below
+    growing = [((2.9, hilum), angle, 0.4 + 0.08 * angle) for angle in TRUNK_ANGLES]  # upright: more flow below
     while growing:
         (x0, y0), angle, radius = growing.pop()
         length = float(rng.uniform(0.7, 1.3)) * (0.6 + 3.0 * radius)
@@ -539,9 +533,7 @@ def _pneumonia(lung: Lung, severity: float, rng: Rng) -> None:
     for number in range(6):
         centre = (float(rng.uniform(3.8, 10.5)), 12.5 + 2.1 * number + float(rng.uniform(-1.0, 1.0)))
         radius = float(rng.uniform(0.8, 1.4)) * (0.9 + 0.8 * severity)
-        patches += float(rng.uniform(0.6, 1.1)) * _blob(
-            lung.frame.out, lung.frame.y, centre, (radius, radius)
-        )
+        patches += float(rng.uniform(0.6, 1.1)) * _blob(lung.frame.out, lung.frame.y, centre, (radius, radius))
     mottle = np.maximum(0.85 + 0.3 * _clouds(lung, 26, rng), 0.2)
     _opacify(lung, (0.05 + 0.55 * severity) * np.minimum(patches, 1.2) * mottle)
 

@@ -66,9 +66,7 @@ def test_another_process_draws_the_same_bytes(hash_seed: str) -> None:
     )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-    there = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
     pixels = phantom_image.draw({"Edema": None, "Pneumonia": "left"}, seed=3, severity=0.8, view="AP")
     assert there == f"{hashlib.sha256(pixels.tobytes()).hexdigest()} {list(islice(cases(4), 50))}"
 
@@ -144,8 +142,7 @@ def test_pneumonia_is_patchy_and_consolidation_is_one_dense_area() -> None:
 
 def test_ap_has_a_larger_heart_and_a_higher_diaphragm() -> None:
     pa, ap = (
-        phantom_image.draw({}, seed=2, severity=0.5, view=view, noise=0).astype(float)
-        for view in ("PA", "AP")
+        phantom_image.draw({}, seed=2, severity=0.5, view=view, noise=0).astype(float) for view in ("PA", "AP")
     )
     assert ap[100:200].mean() > pa[100:200].mean() + 3
 
@@ -169,9 +166,7 @@ def test_noise_can_be_left_out() -> None:
         ({}, 0.5, 32),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
-    findings: dict[str, Side | None], severity: float, size: int
-) -> None:
+def test_what_cannot_be_drawn_is_refused(findings: dict[str, Side | None], severity: float, size: int) -> None:
     with pytest.raises(ValueError):
         phantom_image.draw(findings, seed=1, severity=severity, size=size)
 
@@ -331,9 +326,7 @@ def test_seeds_and_sizes_out_of_range_are_refused(tmp_path: Path) -> None:
 
 
 def test_listing_the_source_imports_no_numerics() -> None:
-    code = (
-        "import sys, cxr_max.builders.sources.phantom; print('numpy' in sys.modules or 'PIL' in sys.modules)"
-    )
+    code = "import sys, cxr_max.builders.sources.phantom; print('numpy' in sys.modules or 'PIL' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -20,7 +20,9 @@ every_wire = pytest.mark.parametrize("wire", WIRES)
 def ask(wire: Wire, *answers: Any, images: int = 1) -> tuple[Reply, dict[str, Any], dict[str, str]]:
     async def run() -> tuple[Reply, dict[str, Any], dict[str, str]]:
         async with asked(wire, *answers) as (teacher, server):
-            reply = await teacher.ask([JPEG + bytes([i]) for i in range(images)], "What is there?", "key-of-request")
+            reply = await teacher.ask(
+                [JPEG + bytes([i]) for i in range(images)], "What is there?", "key-of-request"
+            )
             assert len(server.received) == 1, "one request is one request"
             return reply, server.received[0], server.headers[0]
 
@@ -46,7 +48,9 @@ def test_a_reply(wire: Wire) -> None:
 def test_images_come_first_in_order_and_whole(wire: Wire) -> None:
     _, sent, _ = ask(wire, body(wire), images=3)
     pictures = {
-        "openai": lambda: [part["image_url"]["url"].partition(",")[2] for part in sent["messages"][0]["content"][:3]],
+        "openai": lambda: [
+            part["image_url"]["url"].partition(",")[2] for part in sent["messages"][0]["content"][:3]
+        ],
         "anthropic": lambda: [part["source"]["data"] for part in sent["messages"][0]["content"][:3]],
         "gemini": lambda: [part["inlineData"]["data"] for part in sent["contents"][0]["parts"][:3]],
     }[wire]()

@@ -9,7 +9,15 @@ from cxr_max.records import Sampling
 from cxr_max.teachers.roster import choose, keys_of, load
 from cxr_max.teachers.simulator.personas import PERSONAS
 
-SEVEN = {"gpt-5-nano", "gemini-2.5-flash-lite", "claude-sonnet-4", "grok-4", "qwen-vl-max", "glm-4.5v", "moonshot-v1"}
+SEVEN = {
+    "gpt-5-nano",
+    "gemini-2.5-flash-lite",
+    "claude-sonnet-4",
+    "grok-4",
+    "qwen-vl-max",
+    "glm-4.5v",
+    "moonshot-v1",
+}
 
 
 def roster(folder: Path, text: str) -> Path:
@@ -34,7 +42,9 @@ def test_a_persona_speaks_the_wire_that_the_simulator_gives_it() -> None:
 
 
 def test_a_user_adds_a_teacher(tmp_path: Path) -> None:
-    added = load(roster(tmp_path, '[mine]\nprovider = "vllm"\nmodel = "q"\nendpoint = "http://127.0.0.1:8000/v1/"\n'))
+    added = load(
+        roster(tmp_path, '[mine]\nprovider = "vllm"\nmodel = "q"\nendpoint = "http://127.0.0.1:8000/v1/"\n')
+    )
     spec = added["mine"]
     assert (spec.wire, spec.place, spec.endpoint) == ("openai", "local", "http://127.0.0.1:8000/v1")
     assert spec.sampling == Sampling(max_tokens=2048) and spec.usd_per_million is None
@@ -54,7 +64,10 @@ def test_a_user_changes_a_setting_and_keeps_the_others(tmp_path: Path) -> None:
         ('[x]\nprovider = "openai"\nmodel = "m"\nconcurrency = 0', "'concurrency'"),
         ('[x]\nprovider = "openai"\nmodel = "m"\nsampling = { temperature = 3 }', "'sampling.temperature'"),
         ('[x]\nprovider = "vllm"\nmodel = "m"', "needs endpoint"),
-        ('[x]\nprovider = "vllm"\nmodel = "m"\nendpoint = "https://a.example/v1"\nplace = "local"', "declared local"),
+        (
+            '[x]\nprovider = "vllm"\nmodel = "m"\nendpoint = "https://a.example/v1"\nplace = "local"',
+            "declared local",
+        ),
         ("x = 1", r"outside a table"),
         ("[x", "cannot be read as TOML"),
     ],
