@@ -289,8 +289,9 @@ def reliability(groups: Sequence[Sequence[Trajectory]]) -> Reliability:
     1982). It leaves out what the posteriors use: the prevalence, and that a teacher's yes may be worth more than
     its no. Uncertain votes tell nothing here, and several samples of a teacher share one vote.
 
-    A finding falls back to equal weights where fewer than ``MIN_STUDIES`` groups have two voters, fewer than ``MIN_TEACHERS`` vote at all, the iteration
-    does not converge, or the teachers come out no better than chance on average, and says so.
+    A finding falls back to equal weights, and says so, where fewer than ``MIN_STUDIES`` groups have two voters,
+    fewer than ``MIN_TEACHERS`` vote at all, the iteration does not converge, or the teachers come out no better
+    than chance on average.
 
     Args:
         groups: the trajectories of one image set and prompt each, as ``vote`` takes them.

@@ -22,11 +22,9 @@ from cxr_max.image_file import (
 from cxr_max.jpeg import bare_jpeg
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
-    Grey = NDArray[np.uint8]
+    from cxr_max.image_file import Grey
 
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """Only these are tried: Pillow's other readers are of no use here, and one of them starts Ghostscript."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom.dataset import Dataset
 
-    Grey = NDArray[np.uint8]
+    from cxr_max.image_file import Grey
 
 __all__ = [
     "JPEG_QUALITY",

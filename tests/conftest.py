@@ -1,4 +1,4 @@
-"""What all tests share: the network is off but for loopback, no key is in the environment, real data may be there."""
+"""What all tests share: no network but loopback, no key in the environment; real data may be there."""
 
 import os
 import socket

@@ -75,7 +75,7 @@ def test_refusals(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["The left base cannot be assessed.", "I see no pneumothorax.", "Pneumonia cannot be excluded; read with care.",
+    ["The left base cannot be assessed.", "I see no pneumothorax.", "Pneumonia cannot be excluded; read on.",
      "A small effusion can't be excluded."],
 )  # fmt: skip
 def test_hedges_are_no_refusals(text: str) -> None:

@@ -28,6 +28,8 @@ def layer(module: str) -> str:
     parts = module.split(".")
     if module in BASE:
         return "base"
+    if module == "cxr_max.__main__":
+        return "cli"
     return parts[1] if parts[1] in LAYERS else "core"
 
 

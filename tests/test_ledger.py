@@ -21,7 +21,8 @@ def question(study: str = "s1", teacher: str = "a", sample: int = 0, key: str | 
         study_id=study, subject_id="p1", source="test", split="train", image_ids=("i1",), source_sha256=("f1",),
         rendering="mimic_jpg-1@1024", teacher=teacher, provider="openai", model="m", prompt_name="diagnose",
         prompt_version="1", prompt_sha256="t", prompt_given="nothing", structured_answer=True,
-        sampling=Sampling(temperature=0.5), sample_index=sample, request_sha256=key or f"{study}/{teacher}/{sample}",
+        sampling=Sampling(temperature=0.5), sample_index=sample,
+        request_sha256=key or f"{study}/{teacher}/{sample}",
     )  # fmt: skip
 
 

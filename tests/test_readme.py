@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     folder = tmp_path_factory.mktemp("readme")
     write_mimic(folder / "data")
     (folder / ".venv" / "bin").mkdir(parents=True)
-    os.symlink(Path(sys.executable).with_name("cxr-max"), folder / ".venv" / "bin" / "cxr-max")
+    (folder / ".venv" / "bin" / "cxr-max").symlink_to(Path(sys.executable).with_name("cxr-max"))
     with Simulator() as simulator:
         teach(simulator, folder / "data")
         write_attestation(folder)

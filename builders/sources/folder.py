@@ -89,7 +89,7 @@ class Folder:
             _study_fields(listed)
         self.total: int | None = len(self._studies)
         self.prerendered = not all(_is_dicom(row.file) for row in rows)
-        self.info = SourceInfo("folder", f"Images in the folder {self._root.name}", _data_use(rows), "other", "")
+        self.info = SourceInfo("folder", "Images in a folder", _data_use(rows), "other", "")
         left_out = len(set(found) - {row.file for row in rows})
         self.warnings = tuple(_warnings(rows, left_out, table))
 

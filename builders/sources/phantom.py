@@ -21,6 +21,7 @@ from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, LATERAL, SIDES, Findings, Side, Sides, State, blank_sides
 from cxr_max.records import Radiograph, Split, Study
+from cxr_max.shards import disk_refusals_named
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -127,13 +128,14 @@ class PhantomSource:
         """Study 0, 1, 2 and so on; each one's picture is on disk when it is yielded.
 
         Raises:
-            OSError: the picture cannot be written, as on a full disk.
+            StorageError: the picture cannot be written, as on a full disk.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         for one in cases(self._seed):
             path = self._folder / f"{one.study_id}.png"
-            if not _is_whole(path):
-                _write(one, path, self._size)
+            with disk_refusals_named(path):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if not _is_whole(path):
+                    _write(one, path, self._size)
             yield _study(one, path, self._size)
 
 

@@ -23,14 +23,14 @@ class Profile:
 def profile(claimed: Findings, reported: Findings) -> Profile:
     """Precision |C & R| / |C|, recall |C & R| / |R| and similarity |C & R| / |C | R| of present findings.
 
-    C is what the trajectory calls present and R what the report does. A finding on which the report is uncertain is
-    left out of all three; one the report does not mention counts as not present, and so does one the trajectory is
-    uncertain about. No Finding is a claim like any other: a normal report bears it out.
+    C is what the trajectory calls present and R what the report does. A finding on which the report is uncertain
+    is left out of all three; one the report does not mention counts as not present, and so does one the
+    trajectory is uncertain about. No Finding is a claim like any other: a normal report bears it out.
 
-    Source: the paper (arXiv 2510.04142) charts each teacher by precision, recall and similarity against the report,
-    and does not say what similarity is. The printed values lie between the Jaccard index and the F1 score that the
-    printed precision and recall would give. Jaccard is chosen here: a metric's complement, and never above either
-    of the two others.
+    Source: the paper (arXiv 2510.04142) charts each teacher by precision, recall and similarity against the
+    report, and does not say what similarity is. The printed values lie between the Jaccard index and the F1
+    score that the printed precision and recall would give. Jaccard is chosen here: a metric's complement, and
+    never above either of the two others.
     """
     counted = {name for name in FINDINGS if reported.get(name) != -1}
     ours, theirs = set(positives(claimed)) & counted, set(positives(reported))

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-_BULLET: Final = re.compile(r"[ \t]*+(?:(?:[-*+•▪◦●‣–—✓✔✅❌❓]️?+|\(?[0-9]{1,3}[.)]|\(?[A-Za-z]\))[ \t]++)*+")
+_MARK: Final = r"(?:[-*+•▪◦●‣–—✓✔✅❌❓]\ufe0f?+|\(?[0-9]{1,3}[.)]|\(?[A-Za-z]\))"
+_BULLET: Final = re.compile(rf"(?:{_MARK}[ \t]++)*+")
 _END: Final = re.compile(r"""[.!?]["'”’)\]*_`]*+\s++(?![a-z])""")
-_ANSWERS: Final[frozenset[str]] = frozenset({"answer", "final answer", "finalanswer"})
+_ANSWERS: Final[frozenset[str]] = frozenset({"answer", "final answer"})
 _ABBREVIATIONS: Final[frozenset[str]] = frozenset(
     {"dr", "mr", "mrs", "ms", "prof", "st", "vs", "fig", "approx", "ca", "cf", "resp", "i.e", "e.g"}
 )
@@ -25,14 +26,14 @@ class _Block:
 
 
 def steps(text: str) -> list[tuple[int, int]]:
-    """The reasoning steps of a reply, as half-open character ranges of ``text``, in order and apart from each other.
+    """The reasoning steps of a reply: half-open character ranges of ``text``, in order, none overlapping.
 
-    A step is a sentence; a bullet, a numbered item and a blank line begin a new one, a line break within a paragraph
-    does not. A heading (a ``#`` line, a bold line of at most eight words, a line that ends with a colon) belongs to
-    the sentence that follows, and a last heading that nothing follows is a step. A sentence ends at ``.``, ``!`` or
-    ``?`` before white space, unless a lower-case letter follows, or the stop belongs to an abbreviation or to the
-    number that opens the sentence. The structured answer, from its last heading to the end of the text, is no
-    reasoning and is left out; every other letter and digit lies in exactly one step.
+    A step is a sentence; a bullet, a numbered item and a blank line begin a new one, a line break within a
+    paragraph does not. A heading (a ``#`` line, a bold line of at most eight words, a line that ends with a
+    colon) belongs to the sentence that follows, and a last heading that nothing follows is a step. A sentence
+    ends at ``.``, ``!`` or ``?`` before white space, unless a lower-case letter follows, or the stop belongs to
+    an abbreviation or to the number that opens the sentence. The structured answer, from its last heading to the
+    end of the text, is no reasoning and is left out; every other letter and digit lies in exactly one step.
 
     Deterministic, and linear in the length of the text. Source: this project; the paper (arXiv 2510.04142) counts
     reasoning steps and does not say what one is.
@@ -99,14 +100,24 @@ def _is_heading(line: str) -> bool:
 
 
 def _sentences(text: str, block: _Block) -> Iterator[tuple[int, int]]:
-    """Ranges that cover a block's letters and digits; what has none joins the sentence before it."""
-    start, begun = block.start, block.said
-    for stop in _END.finditer(text, block.said, block.end):
-        word = re.split(r"[\s(]", text[max(begun, stop.start() - 12) : stop.start()])[-1].lower()
-        numbering = word.isdigit() and stop.start() - len(word) == begun
-        rest = any(character.isalnum() for character in text[stop.end() : block.end])
-        if word in _ABBREVIATIONS or numbering or not rest:
+    """Ranges that cover a block's letters and digits; each has at least one."""
+    last = next(i for i in range(block.end - 1, block.said - 1, -1) if text[i].isalnum())
+    start, first = block.start, _next_word(text, block.said)
+    for stop in _END.finditer(text, block.said, last):
+        if stop.start() <= first or _goes_on(text, first, stop.start()):
             continue
         yield start, stop.start() + len(stop[0].rstrip())
-        start = begun = stop.end()
+        start, first = stop.end(), _next_word(text, stop.end())
     yield start, block.end
+
+
+def _next_word(text: str, position: int) -> int:
+    while not text[position].isalnum():
+        position += 1
+    return position
+
+
+def _goes_on(text: str, first: int, stop: int) -> bool:
+    """Whether the full stop belongs to an abbreviation, or to the number that opens the sentence."""
+    word = re.split(r"[\s(]", text[max(first, stop - 12) : stop])[-1].lower()
+    return word in _ABBREVIATIONS or (word.isdigit() and stop - len(word) == first)

@@ -1,21 +1,28 @@
 """All sentences of a text -> one label per finding."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from cxr_max import answers
 from cxr_max.findings import FINDINGS, LATERAL, Side, State, blank, blank_sides
 from cxr_max.labeler.lexicon import Lexicon, lexicon
-from cxr_max.labeler.scope import Mention, Reading, joined, read, sides_of
+from cxr_max.labeler.scope import Mention, Reading, read
+from cxr_max.labeler.sides import give_sides, joined, loose_side
 from cxr_max.labeler.text import Sentence, sentences
+from cxr_max.labeler.topics import Topics
 
 VERSION: Final = "cxr-max-labeler-1"
 
 Span = tuple[int, int]
 _RANK: Final[tuple[State, ...]] = (1, -1, 0)
-_OPENING: Final = 5
+_OPENING: Final = 6
 """Sentences within which a refusal must come."""
+_BLOCK_LINES: Final = 200
+_BLOCK_WIDTH: Final = 200
+"""No ANSWER block is longer or wider; the rest is not looked at."""
+_ANSWER: Final = re.compile(r"^[^\w\n]{0,20}(?:final[ \t]{1,3})?answer[^\w\n]{0,20}$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,38 +48,117 @@ class Labels(Mapping[str, State | None]):
         return len(self.states)
 
 
+@dataclass(slots=True)
+class _Tally:
+    """The labels in the making."""
+
+    states: dict[str, State | None] = field(default_factory=blank)
+    sides: dict[str, Side | None] = field(default_factory=blank_sides)
+    spans: dict[str, Span | None] = field(default_factory=lambda: dict.fromkeys(FINDINGS))
+
+    def add(self, mention: Mention) -> None:
+        """Present wins over uncertain, uncertain over absent; equal ones join their sides."""
+        finding, state = mention.finding, mention.state
+        held = self.states[finding]
+        if held is None or _RANK.index(state) < _RANK.index(held):
+            self.states[finding], self.sides[finding] = state, None
+            self.spans[finding] = (mention.start, mention.end)
+        if state == self.states[finding] and state != 0 and finding in LATERAL:
+            self.sides[finding] = joined(self.sides[finding], mention.side)
+
+    def conclude(self, normal: Span | None) -> None:
+        """No Finding, by the rule in the package's docstring."""
+        found = [name for name in FINDINGS if self.states[name] in (1, -1) and name != "Support Devices"]
+        denied = next((self.spans[name] for name in FINDINGS if self.states[name] == 0), None)
+        if not found and (normal or denied):
+            self.states["No Finding"], self.spans["No Finding"] = 1, normal or denied
+
+
 def label(text: str, *, structured: bool = False, given: tuple[str, ...] = ()) -> Labels:
     """Read the findings of ``text``.
 
     Args:
-        structured: The prompt asked for an ANSWER block: it decides, what it leaves out is taken from the text.
-        given: The findings that the prompt gave away. A bare repetition of one is an echo and no finding.
+        structured: The prompt asked for an ANSWER block: it decides, and the text before it is the cross-check.
+            A finding that the block leaves out, and a side that it leaves out, are taken from the text.
+        given: The findings that the prompt gave away. A bare repetition of one is an echo and no finding; a
+            sentence that says where it is seen is one.
     """
-    return _of_text(text, given)
+    heading = _last_heading(text) if structured else None
+    if heading is None:
+        return _of_text(text, given)
+    lines = [line[:_BLOCK_WIDTH] for line in text[heading.end() :].split("\n", _BLOCK_LINES)[:_BLOCK_LINES]]
+    answer = answers.read("ANSWER\n" + "\n".join(lines))
+    if answer is None:
+        return _of_text(text, given)
+    return _decided(answer, _of_text(text[: heading.start()], given), heading)
 
 
-def _of_text(text: str, given: tuple[str, ...]) -> Labels:
+def _last_heading(text: str) -> re.Match[str] | None:
+    last = None
+    for last in _ANSWER.finditer(text):
+        pass
+    return last
+
+
+def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> Labels:
+    states, sides, spans = dict(before.states), dict(before.sides), dict(before.spans)
+    against = []
+    for finding, state in answer.findings.items():
+        if state is None:
+            continue
+        said = before.states[finding]
+        if said not in (None, state):
+            against.append(finding)
+        agreed = before.sides[finding] if said == state else None
+        states[finding], sides[finding] = state, answer.sides[finding] or agreed
+        spans[finding] = heading.span()
+    return Labels(states, sides, spans, refused=False, contradictions=tuple(against))
+
+
+def _of_text(text: str, given: Sequence[str]) -> Labels:
     words = lexicon()
     pairs = [(one, read(one, words)) for one in sentences(text, words.words["abbreviation"])]
-    states, sides, spans = blank(), blank_sides(), dict.fromkeys(FINDINGS)
-    normal = other = False
-    best: dict[str, Mention] = {}
-    found = []
+    if _refuses(pairs):
+        return Labels(blank(), blank_sides(), dict.fromkeys(FINDINGS), refused=True)
+    tally, topics = _Tally(), Topics(words, frozenset(given))
+    normal: Span | None = None
+    other = False
+    last: list[Mention] = []
+    mentions: list[Mention] = []
     for sentence, reading in pairs:
-        sides_of(reading, sentence, words)
-        normal = normal or reading.normal
+        place(sentence, reading, words)
+        mentions += topics.hear(sentence, reading)
+        kept = [one for one in reading.mentions if not one.void]
+        _follow(sentence, reading, last, words)
+        last = kept or last
+        mentions += kept
         other = other or reading.other
-        for mention in reading.mentions:
-            if not mention.void:
-                mention.start = sentence.starts[mention.first]
-                mention.end = sentence.ends[mention.last - 1]
-                found.append(mention)
-    for name in FINDINGS:
-        ms = [m for m in found if m.finding == name]
-        for state in _RANK:
-            w = [m for m in ms if m.state == state]
-            if w:
-                states[name] = state
-                spans[name] = (w[0].start, w[0].end)
-                break
-    return Labels(states, sides, spans)
+        if reading.normal and normal is None:
+            normal = (sentence.starts[0], sentence.ends[-1])
+    for mention in mentions + topics.close():
+        tally.add(mention)
+    if not other:
+        tally.conclude(normal)
+    return Labels(tally.states, tally.sides, tally.spans)
+
+
+def place(sentence: Sentence, reading: Reading, words: Lexicon) -> None:
+    """Give the mentions of a sentence their sides and their places in the text."""
+    give_sides(reading.mentions, sentence.words, words)
+    for mention in reading.mentions:
+        mention.start, mention.end = sentence.starts[mention.first], sentence.ends[mention.last - 1]
+
+
+def _follow(sentence: Sentence, reading: Reading, last: Sequence[Mention], words: Lexicon) -> None:
+    """ "It lies in the left lower lobe.": a sentence that names no finding gives its side to the last one named."""
+    if not last or reading.mentions or reading.generic or sentence.words[:1] == [] or sentence.words[0] not in words.words["pronoun"]:
+        return
+    side = loose_side(sentence.words, words)
+    for mention in last:
+        if mention.side is None and mention.state != 0:
+            mention.side = side
+
+
+def _refuses(pairs: Sequence[tuple[Sentence, Reading]]) -> bool:
+    opening = [reading for _, reading in pairs[:_OPENING]]
+    return any(one.refuses for one in opening) and not any(one.willing for one in opening)

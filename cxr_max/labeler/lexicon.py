@@ -17,7 +17,7 @@ from cxr_max.findings import Side, State
 Kind = Literal[
     "term", "structure", "quality", "negates", "negates_next", "negated", "change", "doubts", "doubted", "either", "artefact",
     "silences", "breaks", "begins", "supports", "seen", "defines", "supposes", "supposes_not", "abnormality", "ignored",
-    "other", "unable", "task", "willing",
+    "other", "adds", "unable", "task", "willing",
 ]  # fmt: skip
 END: Final = ""
 """Key of a node's meanings; no word is empty."""
@@ -38,6 +38,9 @@ class Meaning(NamedTuple):
     states: Mapping[str, State] = {}
     """Of a quality: structure -> state of the structure's findings."""
     sign: bool = False
+    """Its absence says nothing."""
+    hint: bool = False
+    """Its presence leaves the finding uncertain."""
 
 
 class Match(NamedTuple):
@@ -116,6 +119,7 @@ def _terms(table: Mapping[str, Any]) -> Iterator[tuple[Iterable[str], Meaning]]:
     for finding, entry in table["finding"].items():
         yield entry["terms"], Meaning("term", (finding,))
         yield entry["signs"], Meaning("term", (finding,), sign=True)
+        yield entry.get("hints", ()), Meaning("term", (finding,), hint=True)
     for word, findings in table["several"].items():
         yield [word], Meaning("term", tuple(findings))
     yield table["ignored"]["phrases"], Meaning("ignored")

@@ -4,7 +4,6 @@ ConText's idea (Harkema et al. 2009): a trigger reaches forward or backward to t
 ends at a conjunction, a new statement or the sentence's end. Triggers are taken from left to right in one pass.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +26,8 @@ class Mention:
     part: int = 0
     """Which of the sentence's parts, as its conjunctions divide it."""
     sign: bool = False
+    derived: bool = False
+    """From a structure and its quality rather than from a name."""
     void: bool = False
     """Spoken of, but nothing is said of this picture."""
     side: Side | None = None
@@ -44,15 +45,17 @@ class Reading:
     """It calls the study normal, or denies any acute abnormality."""
     other: bool = False
     """It names an abnormality outside the 14."""
-    negative: bool = False
-    """A negation or a normal quality stands in it."""
     leading: bool = False
     """A negation opens it."""
+    calm: bool = False
+    """It calls a structure normal."""
     doubtful: bool = False
     generic: bool = False
     """It defines a disease, or supposes."""
-    devices: list[int] = field(default_factory=list)
-    kinds: frozenset[str] = frozenset()
+    refuses: bool = False
+    """It declines to read the image."""
+    willing: bool = False
+    """It says that it will describe the image all the same."""
 
 
 def read(sentence: Sentence, lexicon: Lexicon) -> Reading:
@@ -71,6 +74,8 @@ class _Reader:
         self.generic: set[int] = set()
         self.clear_scope()
         self.group: list[Mention] = []
+        self.dangling: tuple[Match, State] | None = None
+        """A forward trigger that has met nothing yet: at its scope's end it reaches back instead."""
         self.structures: list[Match] = []
         self.quality: Match | None = None
         self.quality_state = (False, False)
@@ -82,36 +87,64 @@ class _Reader:
         self.doubted = -1
         self.silent = False
         self.last_doubt_named = True
+        self.unable = False
 
     def read(self) -> Reading:
-        matches = list(self.lexicon.matches(self.words))
-        kinds = set()
-        for match in matches:
-            kinds.add(match.meaning.kind)
+        for match in self.lexicon.matches(self.words):
             getattr(self, "on_" + match.meaning.kind)(match)
-        self.finish(matches, kinds)
+        self.finish()
         return self.out
 
-    def finish(self, matches: Sequence[Match], kinds: set[str]) -> None:
+    def settle_dangling(self) -> None:
+        """"Effusion, suspected." and "Effusion: absent": what follows nothing is said of what stands before."""
+        if self.dangling is not None and self.group:
+            match, state = self.dangling
+            if 0 <= match.first - self.group[-1].last <= 2:
+                for mention in self.group:
+                    mention.state = state
+        self.dangling = None
+
+    def finish(self) -> None:
+        self.settle_dangling()
         out = self.out
-        out.kinds = frozenset(kinds)
         for mention in out.mentions:
             if mention.part in self.generic:
                 mention.void = True
         out.generic = bool(self.generic)
+        self.reconsider()
         out.mentions = [mention for mention in out.mentions if not (mention.sign and mention.state == 0)]
+
+    def reconsider(self) -> None:
+        """ "The heart looks large, raising the question of cardiomegaly": the doubt is about the whole."""
+        doubted = {mention.finding: mention.first for mention in self.out.mentions if mention.state == -1}
+        for mention in self.out.mentions:
+            if mention.derived and mention.state == 1 and mention.first < doubted.get(mention.finding, 0):
+                mention.state = -1
 
     # ---- what is named ----
 
     def on_term(self, match: Match) -> None:
         state = self.state_at(match.first)
+        if match.meaning.hint and state == 1:
+            state = -1
         self.settle_list(match.first)
+        void = self.silent or self.of_bone(match)
         for finding in match.meaning.findings:
-            mention = Mention(finding, state, match.first, match.last, self.part, match.meaning.sign, self.silent)
+            mention = Mention(finding, state, match.first, match.last, self.part, match.meaning.sign, void=void)
             self.out.mentions.append(mention)
             self.group.append(mention)
         self.denied_next = -1
+        self.dangling = None
         self.last_doubt_named = True
+
+    def of_bone(self, match: Match) -> bool:
+        """Whether a lesion or mass is one of a bone."""
+        if match.meaning.findings != ("Lung Lesion",) or match.meaning.hint or match.last - match.first > 1:
+            return False
+        if self.words[match.first][:6] not in {"lesion", "mass", "masses", "metast"}:
+            return False
+        near = self.words[max(0, match.first - 4) : match.last + NEAR]
+        return any(word in self.lexicon.words["bone"] for word in near)
 
     def settle_list(self, first: int) -> None:
         """Start a new list of findings unless only a list's words lie between the last one and this one."""
@@ -153,6 +186,7 @@ class _Reader:
         else:
             self.quality, self.quality_state = match, self.triggers()
         self.denied_next = -1
+        self.dangling = None
         self.last_doubt_named = True
 
     def verb_before(self, match: Match) -> bool:
@@ -184,14 +218,14 @@ class _Reader:
                 return
             state = -1
         first, last = min(structure.first, quality.first), max(structure.last, quality.last)
-        findings = self.lexicon.clears[name] if state == 0 else self.lexicon.makes[name]
-        if state == 0:
-            self.out.negative = True
+        normal = quality.meaning.states[name] == 0
+        findings = self.lexicon.clears[name] if normal else self.lexicon.makes[name]
+        self.out.calm = self.out.calm or normal
         for finding in findings:
             if finding == "No Finding":
                 self.out.normal = self.out.normal or not self.silent
                 continue
-            mention = Mention(finding, state, first, last, self.part, void=self.silent)
+            mention = Mention(finding, state, first, last, self.part, derived=True, void=self.silent)
             self.out.mentions.append(mention)
             self.group = [mention]
 
@@ -216,18 +250,17 @@ class _Reader:
     # ---- what sets the state ----
 
     def on_negates(self, match: Match) -> None:
+        self.settle_dangling()
+        self.dangling = (match, 0)
         self.denied, self.doubted = match.last, -1
         self.structures = []
         self.quality = None
-        self.out.negative = True
         self.out.leading = self.out.leading or match.first == 0
 
     def on_negates_next(self, match: Match) -> None:
         self.denied_next = match.last
-        self.out.negative = True
 
     def on_negated(self, match: Match) -> None:
-        self.out.negative = True
         self.out.leading = self.out.leading or match.first == 0
         for mention in self.group:
             mention.state = 0
@@ -242,9 +275,18 @@ class _Reader:
     def on_change(self, match: Match) -> None:
         pass
 
+    def on_adds(self, match: Match) -> None:
+        """ "No consolidation with a small effusion": the negation has had its object."""
+        if self.denied >= 0 and any(mention.first >= self.denied for mention in self.group):
+            self.denied = -1
+            self.group = []
+
     def on_doubts(self, match: Match) -> None:
         self.out.doubtful = True
+        if self.denied >= 0 and match.first and self.words[match.first - 1] in {",", "which"}:
+            self.denied = -1
         if self.denied < 0:
+            self.dangling = (match, -1)
             self.doubted = match.last
             self.last_doubt_named = False
 
@@ -270,6 +312,7 @@ class _Reader:
         self.silent = True
 
     def on_breaks(self, match: Match) -> None:
+        self.settle_dangling()
         self.clear_scope()
         self.part += 1
         self.group, self.structures, self.quality = [], [], None
@@ -301,81 +344,10 @@ class _Reader:
         pass
 
     def on_unable(self, match: Match) -> None:
-        pass
+        self.unable = True
 
-    on_task = on_willing = on_unable
+    def on_task(self, match: Match) -> None:
+        self.out.refuses = self.out.refuses or (self.unable and not self.out.mentions)
 
-
-def sides_of(reading: Reading, sentence: Sentence, lexicon: Lexicon) -> None:
-    """Give each mention of the sentence its side: the nearest that no other finding or device owns."""
-    mentions = sorted(reading.mentions, key=lambda mention: mention.first)
-    if not mentions:
-        return
-    for place, side in _placed(sentence.words, lexicon):
-        owner = _owner(place, mentions, sentence.words)
-        if owner is not None:
-            for mention in mentions:
-                if mention.first == owner.first and mention.last == owner.last:
-                    mention.side = joined(mention.side, side)
-    _lend(mentions, sentence.words)
-
-
-def _placed(words: Sequence[str], lexicon: Lexicon) -> Iterator[tuple[int, Side]]:
-    """The side words that tell where something lies."""
-    sides, classes = lexicon.sides, lexicon.words
-    for at, word in enumerate(words):
-        side = sides.get(word)
-        if side is None:
-            continue
-        after = words[at + 1] if at + 1 < len(words) else ""
-        before = words[max(0, at - 3) : at]
-        if after in classes["owner"] or any(near in classes["direction"] for near in before):
-            continue
-        if side != "bilateral" and (
-            after in classes["greater"] or any(near in classes["greater"] for near in before)
-        ):
-            continue
-        yield at, side
-
-
-def _owner(place: int, mentions: Sequence[Mention], words: Sequence[str]) -> Mention | None:
-    """Whose side it is: of the mention around or right behind it, else of the last one before it."""
-    before: Mention | None = None
-    for mention in mentions:
-        if mention.first <= place < mention.last:
-            return mention
-        if mention.last <= place:
-            before = mention
-        elif mention.first > place:
-            gap = words[place + 1 : mention.first]
-            if _modifies(gap) or before is None:
-                return mention
-            break
-    return before
-
-
-def _modifies(gap: Sequence[str]) -> bool:
-    """Whether a side with these words behind it is an adjective of what follows them."""
-    return len(gap) <= 4 and not any(word in _PARTS for word in gap)
-
-
-_PARTS: Final = frozenset({",", "and", "or", "with", "is", "are", "may", "could", "lung", "base", "side"})
-
-
-def _lend(mentions: Sequence[Mention], words: Sequence[str]) -> None:
-    """A list shares its side: "bilateral effusions and atelectasis"; evidence lends its own."""
-    for last, mention in zip(mentions, mentions[1:], strict=False):
-        if (
-            mention.side is None
-            and last.side is not None
-            and mention.part == last.part
-            and last.finding != "Support Devices"
-        ):
-            mention.side = last.side
-
-
-def joined(one: Side | None, other: Side | None) -> Side | None:
-    """Left and right make bilateral."""
-    if one is None or one == other:
-        return other
-    return one if other is None else "bilateral"
+    def on_willing(self, match: Match) -> None:
+        self.out.willing = True

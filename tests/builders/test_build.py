@@ -133,7 +133,7 @@ def test_samples_of_one_question_differ(tmp_path: Path) -> None:
 
 
 def test_a_simulated_teacher_sees_the_image(tmp_path: Path) -> None:
-    """Most of what the best persona says about pneumothorax is right only if it was told the right image's truth."""
+    """What the best persona says about pneumothorax is right only if it was told the right image's truth."""
     from itertools import islice
 
     from cxr_max.builders.sources.phantom import cases

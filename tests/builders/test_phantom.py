@@ -16,7 +16,7 @@ from PIL import Image
 from cxr_max.builders.sources import phantom, phantom_image
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.phantom import DRAWN, PhantomSource, cases
-from cxr_max.errors import RequestError
+from cxr_max.errors import RequestError, StorageError
 from cxr_max.findings import FINDINGS, LATERAL, Side
 from cxr_max.records import SPLITS, Study
 
@@ -312,7 +312,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="No space"):
         take(PhantomSource(directory=tmp_path, size=64), 1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -55,7 +55,7 @@ BAD: list[tuple[str, list[str], str]] = [
      "no teacher 'gtp-5' in the roster"),
     ("missing key", ["build", "--source", "phantom", "--teachers", "all", "--out", "OUT"],
      "No API key in ANTHROPIC_API_KEY, DASHSCOPE_API_KEY"),
-    ("unknown prompt", ["build", "--source", "phantom", "--teachers", "simulated", "--prompt", "x", "--out", "OUT"],
+    ("unknown prompt", ["build", "--recipe", "demo", "--prompt", "x", "--out", "OUT"],
      "no prompt 'x': choose one of diagnose, rationale"),
     ("bad number", ["build", "--source", "phantom", "--teachers", "simulated", "--studies", "0", "--out", "OUT"],
      "--studies"),
@@ -95,7 +95,11 @@ def test_a_wrong_request_is_one_sentence_and_exit_2(
     ids=["missing table", "missing column"],
 )
 def test_a_wrong_table_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Any, message: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: Any,
+    message: str,
 ) -> None:
     jpg = broken_table(tmp_path / "mimic", change)
     code, _, said = call(
@@ -113,7 +117,8 @@ def test_json_is_one_object_with_the_promised_keys(
     result = json.loads(printed)
     assert code == 0 and printed.count("\n") == 1
     assert set(result) == {
-        "release", "studies", "trajectories", "requests_sent", "replies_reused", "failed", "gaps", "cost_usd", "seconds",
+        "release", "studies", "trajectories", "requests_sent", "replies_reused", "failed", "gaps", "cost_usd",
+        "seconds",
     }  # fmt: skip
     assert result["trajectories"] == 21
     assert "Simulated teachers: no model answers" in said
@@ -182,7 +187,7 @@ def test_listings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("statement", ["import cxr_max", "import cxr_max.cli"])
 def test_starting_loads_nothing_heavy(statement: str) -> None:
     """What makes `cxr-max --help` quick: a test of causes, because no test asserts a time."""
-    heavy = "{'numpy', 'pandas', 'pyarrow', 'pydicom', 'cv2', 'PIL', 'openai', 'anthropic', 'google', 'datasets'," \
-            " 'aiohttp', 'pydantic', 'huggingface_hub', 'torch'}"  # fmt: skip
+    heavy = "{'numpy', 'pandas', 'pyarrow', 'pydicom', 'cv2', 'PIL', 'openai', 'anthropic', 'google'," \
+            " 'datasets', 'aiohttp', 'pydantic', 'huggingface_hub', 'torch'}"  # fmt: skip
     code = f"{statement}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -40,7 +40,7 @@ async def serving(*answers: Any) -> AsyncIterator[Scripted]:
     scripted = Scripted(list(answers))
     app = web.Application(client_max_size=2**26)
     app.router.add_route("*", "/{path:.*}", scripted.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
