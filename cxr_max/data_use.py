@@ -41,20 +41,27 @@ def place_of(endpoint: str, declared: Place | None = None) -> Place:
         RequestError: the endpoint is declared local, but its host is a public address or a name.
     """
     host = urlsplit(endpoint).hostname or ""
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        address = None
+    address = _address_of(host)
     if address is not None and address.is_loopback:
         return "local"
     if declared != "local":
         return "remote"
-    if address is None or not address.is_private or address.is_unspecified:
+    if address is None or not address.is_private or address.is_unspecified or address.is_link_local:
         raise RequestError(
             f"The endpoint {endpoint} is declared local, but {host or 'it'} is not a loopback or private"
             " address: write its private IP address, or take the declaration out."
         )
     return "local"
+
+
+def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is written as; ``None`` for a name, which may resolve to anything."""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        return None
+    # ::ffff:8.8.8.8 is a public address in a private dress.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def load_attestations(path: Path, *, today: Date) -> tuple[Attestation, ...]:

@@ -23,7 +23,7 @@ from cxr_max.teachers.secrets import redact
 
 ATTEMPTS: Final = 8
 """With doubling waits of up to a minute, about four minutes until a request is given up."""
-FAILURES_IN_A_ROW: Final = 5
+FAILURES_IN_A_ROW: Final = 10
 """Requests given up one after the other until a teacher is taken to be down."""
 LOOK_AHEAD: Final = 256
 """Image sets in memory at once (about 0.3 MB each): how far a fast teacher may run ahead of a slow one."""
@@ -157,7 +157,7 @@ class Asking:
                 if desk.out or self.stop.is_set():
                     return
                 started = time.perf_counter()
-                reply = await desk.teacher.ask(images, prompt, question.request_sha256)
+                reply = await _asked(desk.teacher, images, prompt, question.request_sha256)
         assert reply is not None
         latency_s = time.perf_counter() - started
         clean = self._clean(reply)
@@ -191,7 +191,7 @@ class Asking:
         message = redact(str(error), self.keys)
         await self._commit(Failure(question.request_sha256, name, datetime.now(UTC), error.kind, message))
         self.watch.failed(name, message)
-        desk.failed_in_a_row += error.retried
+        desk.failed_in_a_row += 1
         if not desk.out and (error.fatal or desk.failed_in_a_row >= FAILURES_IN_A_ROW):
             desk.out = True
             self.watch.stopped(name, message)
@@ -226,6 +226,16 @@ class Asking:
 class _Commit:
     entry: Answered | Failure
     done: "asyncio.Future[None]"
+
+
+async def _asked(teacher: Teacher, images: Sequence[bytes], prompt: str, key: str) -> Reply:
+    try:
+        return await teacher.ask(images, prompt, key)
+    except TeacherError:
+        raise
+    # SDKs raise whatever their next version likes. One odd reply must not take the paid ones in flight with it.
+    except Exception as error:
+        raise TeacherError("bad_request", f"{type(error).__name__}: {error}") from error
 
 
 def _cost(reply: Reply, usd_per_million: tuple[float, float] | None) -> float | None:

@@ -1,11 +1,13 @@
 """Who the teachers are: ``roster.toml``, a user's additions, and the choice of a run."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +25,7 @@ _ENDPOINTS: Final = {
     "gemini": "https://generativelanguage.googleapis.com",
     "simulated": SIMULATED,
 }
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 _SIMULATOR_PATHS: Final = {"openai": "/openai/v1", "anthropic": "/anthropic", "gemini": "/gemini"}
 
 
@@ -91,6 +94,10 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
     if endpoint is None:
         raise RequestError(f"The roster's [{name}] needs endpoint, for instance http://127.0.0.1:8000/v1.")
     simulated = entry.provider == "simulated"
+    if simulated and endpoint != SIMULATED:
+        raise RequestError(f"The roster's [{name}] is simulated, so it has no endpoint: take it out.")
+    if not simulated:
+        _refuse_odd(name, endpoint)
     return TeacherSpec(
         name=name,
         provider=entry.provider,
@@ -104,6 +111,16 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
         rpm=entry.rpm,
         usd_per_million=_price(entry),
     )
+
+
+def _refuse_odd(name: str, endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise RequestError(f"The roster's [{name}] has an endpoint that is no plain http or https URL.")
+    if parts.username is not None or parts.password is not None:
+        raise RequestError(
+            f"The roster's [{name}] has a password in its endpoint: give key = the name of a variable."
+        )
 
 
 def _wire(entry: _Entry) -> Wire:
@@ -149,6 +166,11 @@ def keys_of(specs: tuple[TeacherSpec, ...]) -> dict[str, str]:
             f"No API key in {', '.join(missing)}: export it, or choose other --teachers"
             " (simulated ones need no key)."
         )
+    for spec in specs:
+        if spec.key and not _HEADER_SAFE.fullmatch(os.environ[spec.key]):
+            raise RequestError(
+                f"{spec.key} holds characters that no API key has, a space or a newline perhaps: export it again."
+            )
     # A server without a key still gets the header that the SDKs insist on.
     return {spec.name: os.environ[spec.key] if spec.key else "none" for spec in specs}
 

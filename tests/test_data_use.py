@@ -48,7 +48,11 @@ def test_place(endpoint: str, declared: str | None, place: str) -> None:
     assert place_of(endpoint, declared) == place  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("endpoint", ["https://api.openai.com/v1", "http://8.8.8.8/v1", "http://gpu-box:8000/v1"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://api.openai.com/v1", "http://8.8.8.8/v1", "http://gpu-box:8000/v1",
+     "http://[::ffff:8.8.8.8]/v1", "http://0.0.0.0:8000/v1", "http://169.254.169.254/v1", "http://134744072/v1"],
+)  # fmt: skip
 def test_a_public_endpoint_cannot_be_declared_local(endpoint: str) -> None:
     with pytest.raises(RequestError, match="declared local"):
         place_of(endpoint, "local")

@@ -166,6 +166,18 @@ def test_a_teacher_that_is_down_stops_after_a_few(ledger: Ledger) -> None:
     assert sum(teacher == "b" for teacher, _, _ in log.replies) == 40
 
 
+def test_a_teacher_that_refuses_everything_stops_too(ledger: Ledger) -> None:
+    a = Fake("a", [boom("bad_request")] * 999, concurrency=1)
+    log = run(ledger, 40, a)
+    assert len(a.calls) == FAILURES_IN_A_ROW and log.out == ["a"]
+
+
+def test_an_odd_error_of_an_sdk_is_a_failure_of_one_request(ledger: Ledger) -> None:
+    a = Fake(script=[ZeroDivisionError("odd")], concurrency=1)  # type: ignore[list-item]
+    log = run(ledger, 3, a)
+    assert log.failures == [("a", "ZeroDivisionError: odd")] and len(log.replies) == 2
+
+
 def test_a_slow_teacher_does_not_stop_the_others(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the look-ahead, a teacher is as fast as itself."""
     slow, fast = Fake("slow", concurrency=1), Fake("fast")

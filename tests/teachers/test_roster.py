@@ -69,6 +69,11 @@ def test_a_user_changes_a_setting_and_keeps_the_others(tmp_path: Path) -> None:
             "declared local",
         ),
         ("x = 1", r"outside a table"),
+        ('[sim-grok-4]\nendpoint = "https://api.x.ai/v1"', "simulated, so it has no endpoint"),
+        ('[x]\nprovider = "simulated"\nmodel = "m"\nendpoint = "https://a.example"', "has no endpoint"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "https://me:pw@a.example/v1"', "password"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "a.example/v1"', "no plain http"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "file:///etc/passwd"', "no plain http"),
         ("[x", "cannot be read as TOML"),
     ],
 )
@@ -97,6 +102,16 @@ def test_all_missing_keys_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RequestError, match="XAI_API_KEY") as caught:
         keys_of(choose(load(), "all"))
     assert "OPENAI_API_KEY" not in str(caught.value) and "MOONSHOT_API_KEY" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["with space", "line\nbreak", "umlaut-ü", " padded"])
+def test_a_key_with_odd_characters_is_refused_without_showing_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(RequestError, match="OPENAI_API_KEY holds characters") as caught:
+        keys_of(choose(load(), "gpt-5-nano"))
+    assert key not in str(caught.value)
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
