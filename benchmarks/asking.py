@@ -57,7 +57,7 @@ def section() -> str:
     """Requests per second and client CPU at 64 and 256 in flight."""
     lines = [
         "## Asking beside a raw aiohttp client (128 KB image, replies after 200 ms)\n",
-        "| in flight | raw requests/s | asking requests/s | ratio | raw CPU s/1,000 | asking CPU s/1,000 | ratio |",
+        "| in flight | raw requests/s | asking requests/s | ratio | raw CPU s/1k | asking CPU s/1k | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     server = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)

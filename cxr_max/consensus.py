@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 K = TypeVar("K")
 _Ballots = Mapping[str, Mapping[K, Fraction]]
 """Teacher -> how its one vote is split over what can be said. Exact, so that a half is a half."""
-_HALF: Final = Fraction(1, 2)
+_NONE: Final = Fraction(0)
 _NORMAL_WITH: Final[frozenset[str]] = frozenset({"No Finding", "Support Devices"})
 
 
@@ -169,30 +169,35 @@ def _weight(teacher: str, finding: str, weights: Weights | None) -> Fraction:
     return Fraction(weight)
 
 
-def _share(ballots: _Ballots[K], worth: Mapping[str, Fraction], value: K) -> Fraction:
-    total = sum((worth[teacher] for teacher in ballots), Fraction())
-    return sum((worth[u] * ballot.get(value, 0) for u, ballot in ballots.items()), Fraction()) / total
+def _tally(ballots: _Ballots[K], worth: Mapping[str, Fraction]) -> tuple[Mapping[K, Fraction], Fraction]:
+    """What each value got, and half of everything."""
+    got: dict[K, Fraction] = {}
+    for teacher, ballot in ballots.items():
+        for value, part in ballot.items():
+            got[value] = got.get(value, _NONE) + worth[teacher] * part
+    return got, sum((worth[teacher] for teacher in ballots), _NONE) / 2
 
 
 def _verdict(ballots: _Ballots[State], worth: Mapping[str, Fraction], quorum: int, tie: Tie) -> State | None:
     if len(ballots) < quorum:
         return None
-    if _share(ballots, worth, 1) > _HALF:
+    got, half = _tally(ballots, worth)
+    if got.get(1, _NONE) > half:
         return 1
-    absent = _share(ballots, worth, 0)
-    return 0 if absent > _HALF or (tie == "absent" and absent == _HALF) else -1
+    absent = got.get(0, _NONE)
+    return 0 if absent > half or (tie == "absent" and absent == half) else -1
 
 
 def _majority(ballots: _Ballots[Side], worth: Mapping[str, Fraction], quorum: int) -> Side | None:
     if len(ballots) < quorum:
         return None
-    said = sorted({side for ballot in ballots.values() for side in ballot})
-    return next((side for side in said if _share(ballots, worth, side) > _HALF), None)
+    got, half = _tally(ballots, worth)
+    return next((side for side, votes in got.items() if votes > half), None)
 
 
 def _support(ballots: _Ballots[State], verdict: State | None) -> tuple[float, int]:
     voters = [ballot for ballot in ballots.values() if ballot]
-    votes = Fraction() if verdict is None else sum((b.get(verdict, Fraction()) for b in voters), Fraction())
+    votes = _NONE if verdict is None else sum((b.get(verdict, _NONE) for b in voters), _NONE)
     return float(votes), len(voters)
 
 
@@ -261,8 +266,8 @@ def dawid_skene(
         raise ValueError(
             f"Votes of shapes {present.shape} and {absent.shape}: give two equal (items, raters) arrays"
         )
-    if min(present.min(), absent.min()) < 0 or (present + absent).max() > 1 + 1e-9:
-        raise ValueError("The votes of a rater on an item are negative or add up to more than 1: split one vote")
+    if not (min(present.min(), absent.min()) >= 0 and (present + absent).max() <= 1 + 1e-9):
+        raise ValueError("The votes of a rater on an item are negative, or add up to more than 1: split one vote")
     votes = present + absent
     cast = votes.sum(axis=1)
     posterior = np.divide(present.sum(axis=1), cast, out=np.full(len(votes), 0.5), where=cast > 0)

@@ -1,13 +1,14 @@
 """All sentences of a text -> one label per finding."""
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from cxr_max import answers
 from cxr_max.findings import FINDINGS, LATERAL, Side, State, blank, blank_sides
-from cxr_max.labeler.lexicon import Lexicon, lexicon
+from cxr_max.labeler.lexicon import Lexicon, Match, lexicon
 from cxr_max.labeler.scope import Mention, Reading, read
 from cxr_max.labeler.sides import give_sides, joined, loose_side
 from cxr_max.labeler.text import Sentence, sentences
@@ -22,7 +23,9 @@ _OPENING: Final = 6
 _BLOCK_LINES: Final = 200
 _BLOCK_WIDTH: Final = 200
 """No ANSWER block is longer or wider; the rest is not looked at."""
-_ANSWER: Final = re.compile(r"^[^\w\n]{0,20}(?:final[ \t]{1,3})?answer[^\w\n]{0,20}$", re.IGNORECASE | re.MULTILINE)
+_ANSWER: Final = re.compile(
+    r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,3})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +97,7 @@ def label(text: str, *, structured: bool = False, given: tuple[str, ...] = ()) -
 
 
 def _last_heading(text: str) -> re.Match[str] | None:
-    last = None
-    for last in _ANSWER.finditer(text):
-        pass
-    return last
+    return next(iter(deque(_ANSWER.finditer(text), maxlen=1)), None)
 
 
 def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> Labels:
@@ -117,7 +117,7 @@ def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> 
 
 def _of_text(text: str, given: Sequence[str]) -> Labels:
     words = lexicon()
-    pairs = [(one, read(one, words)) for one in sentences(text, words.words["abbreviation"])]
+    pairs = list(_read_all(text, words))
     if _refuses(pairs):
         return Labels(blank(), blank_sides(), dict.fromkeys(FINDINGS), refused=True)
     tally, topics = _Tally(), Topics(words, frozenset(given))
@@ -126,7 +126,6 @@ def _of_text(text: str, given: Sequence[str]) -> Labels:
     last: list[Mention] = []
     mentions: list[Mention] = []
     for sentence, reading in pairs:
-        place(sentence, reading, words)
         mentions += topics.hear(sentence, reading)
         kept = [one for one in reading.mentions if not one.void]
         _follow(sentence, reading, last, words)
@@ -142,16 +141,27 @@ def _of_text(text: str, given: Sequence[str]) -> Labels:
     return Labels(tally.states, tally.sides, tally.spans)
 
 
-def place(sentence: Sentence, reading: Reading, words: Lexicon) -> None:
-    """Give the mentions of a sentence their sides and their places in the text."""
-    give_sides(reading.mentions, sentence.words, words)
-    for mention in reading.mentions:
-        mention.start, mention.end = sentence.starts[mention.first], sentence.ends[mention.last - 1]
+def _read_all(text: str, words: Lexicon) -> Iterator[tuple[Sentence, Reading]]:
+    """Read the sentences in order; the one behind a heading knows the heading's structures."""
+    about: Sequence[Match] = ()
+    where: Side | None = None
+    for sentence in sentences(text, words.words["abbreviation"]):
+        if sentence.opens:
+            about, where = (), None
+        reading = read(sentence, words, about)
+        give_sides(reading, sentence.words, words)
+        for mention in reading.mentions:
+            mention.start, mention.end = sentence.starts[mention.first], sentence.ends[mention.last - 1]
+            mention.side = mention.side or where
+        about = reading.structures if sentence.head and not reading.mentions else ()
+        where = loose_side(sentence.words, words) if sentence.head and not reading.mentions else where
+        yield sentence, reading
 
 
 def _follow(sentence: Sentence, reading: Reading, last: Sequence[Mention], words: Lexicon) -> None:
-    """ "It lies in the left lower lobe.": a sentence that names no finding gives its side to the last one named."""
-    if not last or reading.mentions or reading.generic or sentence.words[:1] == [] or sentence.words[0] not in words.words["pronoun"]:
+    """Give the side of "It lies in the left lower lobe." to what was named last."""
+    goes_on = sentence.words and sentence.words[0] in words.words["pronoun"]
+    if not last or not goes_on or reading.mentions or reading.generic:
         return
     side = loose_side(sentence.words, words)
     for mention in last:

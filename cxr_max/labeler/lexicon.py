@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from cxr_max.findings import Side, State
 
 Kind = Literal[
-    "term", "structure", "quality", "negates", "negates_next", "negated", "change", "doubts", "doubted", "either", "artefact",
-    "silences", "breaks", "begins", "supports", "seen", "defines", "supposes", "supposes_not", "abnormality", "ignored",
-    "other", "adds", "unable", "task", "willing",
+    "term", "structure", "quality", "abnormality", "other", "ignored",
+    "negates", "negates_next", "negated", "doubts", "doubted", "either", "artefact", "change", "silences",
+    "breaks", "begins", "adds", "supports", "seen", "defines", "supposes", "supposes_not",
+    "unable", "task", "willing",
 ]  # fmt: skip
 END: Final = ""
 """Key of a node's meanings; no word is empty."""
@@ -35,7 +37,7 @@ class Meaning(NamedTuple):
     """Named by a term; cleared or made present by a structure's quality."""
     name: str = ""
     """Of the structure."""
-    states: Mapping[str, State] = {}
+    states: Mapping[str, State] = MappingProxyType({})
     """Of a quality: structure -> state of the structure's findings."""
     sign: bool = False
     """Its absence says nothing."""
@@ -155,7 +157,7 @@ def _plant(root: Node, phrase: str, meaning: Meaning) -> None:
 
 def _forms(word: str) -> list[str]:
     """``nodule(s)`` -> nodule, nodules; ``is|are`` -> is, are."""
-    forms = []
+    forms: list[str] = []
     for part in word.split("|"):
         match = re.fullmatch(r"([^()]+)\((\w+)\)", part)
         forms += [match[1], match[1] + match[2]] if match else [part]

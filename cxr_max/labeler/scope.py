@@ -4,6 +4,7 @@ ConText's idea (Harkema et al. 2009): a trigger reaches forward or backward to t
 ends at a conjunction, a new statement or the sentence's end. Triggers are taken from left to right in one pass.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +12,8 @@ from cxr_max.findings import Side, State
 from cxr_max.labeler.lexicon import Lexicon, Match
 from cxr_max.labeler.text import Sentence
 
+_SUBJECT: Final = frozenset({"the", "a", "there", "an", "both"})
+"""After a conjunction: a new subject follows."""
 NEAR: Final = 8
 """Words between a quality and the structure it is said of."""
 
@@ -26,6 +29,8 @@ class Mention:
     part: int = 0
     """Which of the sentence's parts, as its conjunctions divide it."""
     sign: bool = False
+    hint: bool = False
+    """Named by a word that leaves it uncertain."""
     derived: bool = False
     """From a structure and its quality rather than from a name."""
     void: bool = False
@@ -52,21 +57,28 @@ class Reading:
     doubtful: bool = False
     generic: bool = False
     """It defines a disease, or supposes."""
+    cuts: list[int] = field(default_factory=list)
+    """The words at which a new part begins."""
+    structures: list[Match] = field(default_factory=list)
     refuses: bool = False
     """It declines to read the image."""
     willing: bool = False
     """It says that it will describe the image all the same."""
 
 
-def read(sentence: Sentence, lexicon: Lexicon) -> Reading:
-    """Read one sentence."""
-    return _Reader(sentence, lexicon).read()
+def read(sentence: Sentence, lexicon: Lexicon, about: Sequence[Match] = ()) -> Reading:
+    """Read one sentence.
+
+    Args:
+        about: The structures of the heading it stands under: "Heart: enlarged".
+    """
+    return _Reader(sentence, lexicon, about).read()
 
 
 class _Reader:
     """The state of the one pass over a sentence's phrases."""
 
-    def __init__(self, sentence: Sentence, lexicon: Lexicon) -> None:
+    def __init__(self, sentence: Sentence, lexicon: Lexicon, about: Sequence[Match]) -> None:
         self.words = sentence.words
         self.lexicon = lexicon
         self.out = Reading()
@@ -76,7 +88,13 @@ class _Reader:
         self.group: list[Mention] = []
         self.dangling: tuple[Match, State] | None = None
         """A forward trigger that has met nothing yet: at its scope's end it reaches back instead."""
+        self.about = [match._replace(first=0, last=0) for match in about]
+        """Structures of the heading, until the sentence names one itself."""
+        self.late: tuple[Match, bool, bool] | None = None
+        """A quality that is said of the heading's structures unless a structure follows it."""
         self.structures: list[Match] = []
+        self.named: list[Mention] = []
+        """The last group that was not empty: what "it" stands for."""
         self.quality: Match | None = None
         self.quality_state = (False, False)
 
@@ -96,7 +114,7 @@ class _Reader:
         return self.out
 
     def settle_dangling(self) -> None:
-        """"Effusion, suspected." and "Effusion: absent": what follows nothing is said of what stands before."""
+        """Let a trigger that nothing follows reach back: "Effusion, suspected." """
         if self.dangling is not None and self.group:
             match, state = self.dangling
             if 0 <= match.first - self.group[-1].last <= 2:
@@ -106,6 +124,9 @@ class _Reader:
 
     def finish(self) -> None:
         self.settle_dangling()
+        if self.late is not None:
+            for one in self.about:
+                self.qualify(one, *self.late)
         out = self.out
         for mention in out.mentions:
             if mention.part in self.generic:
@@ -131,8 +152,11 @@ class _Reader:
         void = self.silent or self.of_bone(match)
         for finding in match.meaning.findings:
             mention = Mention(finding, state, match.first, match.last, self.part, match.meaning.sign, void=void)
+            mention.hint = match.meaning.hint
             self.out.mentions.append(mention)
             self.group.append(mention)
+        if match.first == 1 and self.words[0] == "in" and self.words[match.last : match.last + 1] == [","]:
+            self.generic.add(self.part)  # "In pneumonia, ..."
         self.denied_next = -1
         self.dangling = None
         self.last_doubt_named = True
@@ -164,9 +188,12 @@ class _Reader:
     def on_structure(self, match: Match) -> None:
         quality = self.quality
         if quality is not None and match.first - quality.last <= NEAR and self.adjacent(quality.last, match.first):
+            self.about, self.late = [], None
             self.qualify(match, quality, *self.quality_state)
             return
         self.quality = None
+        self.about, self.late = [], None
+        self.out.structures.append(match)
         self.structures.append(match)
 
     def adjacent(self, first: int, last: int) -> bool:
@@ -174,6 +201,8 @@ class _Reader:
         return not any(word in self.lexicon.words["verb"] for word in self.words[first:last])
 
     def on_quality(self, match: Match) -> None:
+        if self.about and not self.structures:
+            self.late = (match, *self.triggers())
         verb = self.verb_before(match)
         near = [one for one in self.structures if one.meaning.name in match.meaning.states]
         if near and (verb or match.first - near[-1].last <= NEAR):
@@ -253,7 +282,6 @@ class _Reader:
         self.settle_dangling()
         self.dangling = (match, 0)
         self.denied, self.doubted = match.last, -1
-        self.structures = []
         self.quality = None
         self.out.leading = self.out.leading or match.first == 0
 
@@ -315,7 +343,13 @@ class _Reader:
         self.settle_dangling()
         self.clear_scope()
         self.part += 1
-        self.group, self.structures, self.quality = [], [], None
+        self.out.cuts.append(match.first)
+        self.named = self.group or self.named
+        following = self.words[match.last] if match.last < len(self.words) else ""
+        self.group = self.named if following in self.lexicon.words["pronoun"] else []
+        if following in _SUBJECT:
+            self.structures = []
+        self.quality = None
 
     def on_begins(self, match: Match) -> None:
         self.denied = self.denied_next = -1

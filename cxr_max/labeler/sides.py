@@ -1,26 +1,29 @@
 """Which side a finding lies on: every side word of a sentence belongs to one finding, or to none."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from cxr_max.findings import Side
 from cxr_max.labeler.lexicon import Lexicon
-from cxr_max.labeler.scope import Mention
+from cxr_max.labeler.scope import Mention, Reading
 
 ADJECTIVES: Final = 4
 """Words that may stand between a side and the finding it describes: "left lower lobe airspace"."""
 LISTING: Final = frozenset({",", "and", "or"})
 
 
-def give_sides(found: Sequence[Mention], words: Sequence[str], lexicon: Lexicon) -> None:
+def give_sides(reading: Reading, words: Sequence[str], lexicon: Lexicon) -> None:
     """Give each mention of a sentence the sides that no other finding or device owns."""
-    if not found:
+    if not reading.mentions:
         return
-    mentions = sorted(found, key=lambda mention: mention.first)
+    mentions = sorted(reading.mentions, key=lambda mention: mention.first)
     ends = lexicon.words["side_end"] | lexicon.words["verb"]
     trailing: set[int] = set()
     for place, side in _placed(words, lexicon):
-        owner = _owner(place, mentions, words, ends)
+        part = bisect_right(reading.cuts, place)
+        owner = _owner(place, [mention for mention in mentions if mention.part == part], words, ends)
         if owner is not None:
             if place >= owner.last:
                 trailing.add(owner.first)
@@ -89,7 +92,7 @@ def _lend(mentions: Sequence[Mention], words: Sequence[str]) -> None:
 
     In a list with commas every item has its own: "left effusion, pneumonia and a right nodule".
     """
-    for last, mention in zip(mentions, mentions[1:], strict=False):
+    for last, mention in pairwise(mentions):
         gap = words[last.last : mention.first]
         paired = "," not in gap or any(word not in LISTING for word in gap)
         shared = mention.part == last.part and "Support Devices" not in (last.finding, mention.finding)

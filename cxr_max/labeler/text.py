@@ -29,7 +29,7 @@ class Sentence:
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     head: bool = False
-    """It stands before a colon, a dash or a table's bar, or is a heading: "Fracture:", "## Edema"."""
+    """It stands before a colon, a dash or a table's bar, is a heading or a question: "Fracture:", "## Edema"."""
     titled: bool = False
     """It is a heading on a line of its own."""
     opens: bool = False
@@ -38,7 +38,6 @@ class Sentence:
     """A blank line stands before it."""
     mark: int | None = None
     """A check mark in it: 1, 0 or -1."""
-    colon: bool = False
 
 
 def sentences(text: str, abbreviations: frozenset[str]) -> Iterator[Sentence]:
@@ -71,6 +70,8 @@ class _Splitter:
             elif first == "*" or first == "_":
                 self.bold = len(self.now.words) if not self.now.words or self.bold == 0 else self.bold
             elif first in _STOPS:
+                if first == "?":
+                    self.now.head = len(self.now.words) <= HEAD
                 if first != "." or not self._abbreviated():
                     yield from self._stop()
             elif first in ":|" or token in _DASHES or first in " \t":
@@ -96,9 +97,7 @@ class _Splitter:
     def _separator(self, sign: str) -> Iterator[Sentence]:
         if sign == "|" and not self.now.words:
             return
-        opens = self.now.opens
-        self.now.head = opens and len(self.now.words) <= HEAD
-        self.now.colon = sign == ":"
+        self.now.head = self.now.opens and len(self.now.words) <= HEAD
         yield from self._close()
 
     def _line(self, *, paragraph: bool) -> Iterator[Sentence]:

@@ -45,7 +45,7 @@ class Topics:
         if self.given:
             self._silence_echoes(sentence, reading)
         done: list[Mention] = []
-        if sentence.head and sentence.titled or (sentence.opens and not self._goes_on(sentence)):
+        if (sentence.head and sentence.titled) or (sentence.opens and not self._goes_on(sentence)):
             done = self.close()
         if sentence.head and self._is_name(sentence, reading):
             done = done or self.close()
@@ -110,8 +110,11 @@ class Topics:
         assert topic is not None
         topic.silent = False
         names = {mention.finding for mention in topic.heads}
-        if any(mention.finding in names and not mention.void for mention in reading.mentions):
-            topic.answered = True
+        spoken = [mention for mention in reading.mentions if mention.finding in names and not mention.void]
+        for mention in spoken:
+            if mention.hint and mention.state == -1 and not reading.doubtful and not topic.answered:
+                mention.state = 1  # what only hints elsewhere affirms below its own heading
+        topic.answered = topic.answered or bool(spoken)
         state = None if topic.answered else self._verdict(sentence, reading)
         if state is not None:
             self._say(state, sentence, sentence)
