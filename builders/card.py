@@ -1,6 +1,6 @@
 """The card of a release: every number comes from the manifest, none is typed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from cxr_max import prompts
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.records import SPLITS, STATUSES
-from cxr_max.shards import trajectory_schema
+from cxr_max.schemas import trajectory_schema
 
 _SIMULATED = (
     "> **Simulated teachers.** Rows with `provider = simulated` were written by the project's loopback simulator:"
@@ -16,8 +16,13 @@ _SIMULATED = (
 )
 
 
-def card(info: SourceInfo, manifest: Mapping[str, Any], config_files: Mapping[str, Sequence[str]]) -> str:
-    """README.md of a release: front matter for the Hub, then the text for people."""
+def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> str:
+    """README.md of a release: front matter for the Hub, then the text for people.
+
+    Args:
+        splits: the splits of every config that has rows.
+    """
+    info = SourceInfo(**manifest["source"])
     counts = manifest["counts"]["trajectories"]
     template = Template((files("cxr_max.data_cards") / "release.md").read_text("utf-8"))
     text = template.substitute(
@@ -32,15 +37,16 @@ def card(info: SourceInfo, manifest: Mapping[str, Any], config_files: Mapping[st
         split_table=_table(["split", "rows"], [[split, n] for split, n in counts["by_split"].items()]),
         renderings=" and ".join(f"`{name}`" for name in counts["renderings"]) or "nothing",
         prompts="\n\n".join(map(_prompt, manifest["prompts"])),
+        derived=_derived(manifest),
         columns=_columns(),
         gaps=_gaps(manifest),
         citation=info.citation,
         licence=info.licence,
     )
-    return _front_matter(info, counts["rows"], bool(manifest["simulated"]), config_files) + text
+    return _front_matter(info, counts["rows"], bool(manifest["simulated"]), splits) + text
 
 
-def _front_matter(info: SourceInfo, rows: int, simulated: bool, config_files: Mapping[str, Sequence[str]]) -> str:
+def _front_matter(info: SourceInfo, rows: int, simulated: bool, splits: Mapping[str, Collection[str]]) -> str:
     """The Hub's dataset card metadata. Only configs that are there are listed."""
     from huggingface_hub import DatasetCardData
 
@@ -48,11 +54,13 @@ def _front_matter(info: SourceInfo, rows: int, simulated: bool, config_files: Ma
         {
             "config_name": config,
             "data_files": [
-                {"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in SPLITS if split in splits
+                {"split": split, "path": f"data/{config}/{split}-*.parquet"}
+                for split in SPLITS
+                if split in present
             ],
             **({"default": True} if config == "trajectories" else {}),
         }
-        for config, splits in config_files.items()
+        for config, present in splits.items()
     ]
     data = DatasetCardData(
         configs=configs,
@@ -99,6 +107,16 @@ def _columns() -> str:
         [name, "`struct of 14`" if "Pneumothorax" in kind else kind, text] for name, kind, text in described
     ]
     return _table(["column", "type", "meaning"], shortened)
+
+
+def _derived(manifest: Mapping[str, Any]) -> str:
+    if not manifest["derived"]:
+        return "This release has no consensus yet: `cxr-max consensus` adds one."
+    lines = [
+        f"- `{config}`: {manifest['counts'][config]['rows']:,} rows, made by {entry['method']}"
+        for config, entry in manifest["derived"].items()
+    ]
+    return "\n".join(lines)
 
 
 def _gaps(manifest: Mapping[str, Any]) -> str:

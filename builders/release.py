@@ -5,10 +5,10 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +16,15 @@ from cxr_max import __version__
 from cxr_max.builders.card import card
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.trajectories import trajectory_of
+from cxr_max.errors import RequestError
 from cxr_max.ledger import UNDIVIDED, Ledger
 from cxr_max.records import SPLITS, Trajectory
+from cxr_max.schemas import SCHEMA_VERSION, row_of, trajectory_schema
 from cxr_max.shards import (
-    ROWS_PER_SHARD,
-    SCHEMA_VERSION,
     canonical_json,
     disk_refusals_named,
-    row_of,
     sha256_of,
-    trajectory_schema,
-    write_shard,
+    write_config,
     write_text,
 )
 
@@ -82,21 +80,82 @@ class _Tally:
 def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, str]) -> dict[str, Any]:
     """Derive a release from the ledger alone, and return its manifest.
 
+    The consensus and preferences configs are kept if the trajectories they came from are the same still.
+
     Args:
         settings: what the run was asked for, without local paths.
 
     Raises:
         StorageError: the disk refused; the ledger is untouched and the same command finishes the release.
     """
+    before = _manifest_of(folder) or {}
+    _break_seal(folder)
+    tally = _Tally()
+    _write_shards(ledger, folder / "data" / CONFIG, tally)
+    manifest = _manifest(ledger, info, settings, tally)
+    derived = before.get("derived", {})
+    if derived and before["ledger_digest"] == manifest["ledger_digest"]:
+        manifest["derived"] = derived
+        manifest["counts"] |= {config: before["counts"][config] for config in derived}
+    return _seal(folder, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed release.
+
+    Raises:
+        RequestError: there is none, so the release is unfinished or no release at all.
+    """
+    manifest = _manifest_of(folder)
+    if manifest is None:
+        raise RequestError(f"{folder} holds no sealed release: give the release of a finished cxr-max build.")
+    return manifest
+
+
+def add_configs(folder: Path, configs: Mapping[str, Callable[[], Mapping[str, Any]]]) -> dict[str, Any]:
+    """Write configs that were derived from the trajectories, and renew the seal.
+
+    Args:
+        configs: by name, what writes its shards and returns what the manifest shall say of it: ``counts`` and
+            ``method``.
+
+    Raises:
+        RequestError: the release is not sealed.
+        StorageError: the disk refused.
+    """
+    manifest = read_manifest(folder)
+    _break_seal(folder)
+    for config, write in configs.items():
+        made = write()
+        manifest["counts"][config] = made["counts"]
+        manifest["derived"][config] = {"method": made["method"], "from": manifest["ledger_digest"]}
+    return _seal(folder, manifest)
+
+
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _break_seal(folder: Path) -> None:
     with disk_refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-    tally = _Tally()
-    shards = _write_shards(ledger, folder / "data" / CONFIG, tally)
-    manifest = _manifest(ledger, info, settings, tally)
-    present = [split for split in SPLITS if tally.by_split[split]]
-    write_text(folder / "README.md", card(info, manifest, {CONFIG: present} if present else {}))
-    files = [*shards, folder / "README.md"]
+
+
+def _seal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Drop what no longer belongs, write the card, hash every file, and write the manifest last."""
+    present = [CONFIG, *manifest["derived"]]
+    for stale in (folder / "data").iterdir():
+        if stale.name not in present:
+            shutil.rmtree(stale)
+    shards = {config: sorted((folder / "data" / config).glob("*.parquet")) for config in present}
+    splits = {config: {path.name.partition("-")[0] for path in paths} for config, paths in shards.items() if paths}
+    write_text(folder / "README.md", card(manifest, splits))
+    files = [folder / "README.md", *(path for paths in shards.values() for path in paths)]
     manifest["files"] = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
         for file in sorted(files)
@@ -105,19 +164,11 @@ def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapp
     return manifest
 
 
-def _write_shards(ledger: Ledger, folder: Path, tally: _Tally) -> list[Path]:
-    written = []
-    schema = trajectory_schema()
-    for split, count in sorted(ledger.split_counts().items()):
-        rows = _rows(ledger, split, tally)
-        shards = -(-count // ROWS_PER_SHARD)
-        for index in range(shards):
-            path = folder / f"{split}-{index:05d}-of-{shards:05d}.parquet"
-            write_shard(path, islice(rows, ROWS_PER_SHARD), schema)
-            written.append(path)
-    for stale in set(folder.glob("*")) - set(written):
-        stale.unlink()
-    return written
+def _write_shards(ledger: Ledger, folder: Path, tally: _Tally) -> None:
+    with disk_refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    counts = dict(sorted(ledger.split_counts().items()))
+    write_config(folder, counts, lambda split: _rows(ledger, split, tally), trajectory_schema())
 
 
 def _rows(ledger: Ledger, split: str, tally: _Tally) -> Iterator[dict[str, Any]]:
@@ -135,6 +186,7 @@ def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, str], tal
         "source": asdict(info),
         "settings": dict(settings),
         "simulated": tally.simulated > 0,
+        "derived": {},
         "prompts": [
             dict(zip(("name", "version", "sha256", "given"), prompt, strict=True))
             for prompt in sorted(tally.prompts)

@@ -74,3 +74,8 @@ class RunFolder:
                     f"The run in {self.root} was begun with {name} = {begun.get(name)!r}, not {value!r}:"
                     " choose another --out, or ask for what it was begun with."
                 )
+
+
+def release_in(folder: Path) -> Path:
+    """The release that a user means by a run's folder, or by the release's own."""
+    return folder / "release" if (folder / "release").is_dir() else folder

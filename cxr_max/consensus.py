@@ -292,7 +292,8 @@ def reliability(groups: Sequence[Sequence[Trajectory]]) -> Reliability:
     The weight is (logit sensitivity + logit specificity) / 2: for a finding as often present as absent, and errors
     that are independent and symmetric, no other weighting of the vote is right more often (Nitzan and Paroush
     1982). It leaves out what the posteriors use: the prevalence, and that a teacher's yes may be worth more than
-    its no. Uncertain votes tell nothing here, and several samples of a teacher share one vote.
+    its no. Uncertain votes tell nothing here, and several samples of a teacher share one vote. The more the
+    teachers err together, the less it gains over the plain vote: ``benchmarks/consensus_weights.py``.
 
     A finding falls back to equal weights, and says so, where fewer than ``MIN_STUDIES`` groups have two voters,
     fewer than ``MIN_TEACHERS`` vote at all, the iteration does not converge, or the teachers come out no better

@@ -42,7 +42,7 @@ class Change:
     before: float
     """Mean from the previous onset to this one."""
     after: float
-    """Mean from the onset to the detection."""
+    """Mean from the onset to the next one, or to the end of the series."""
     magnitude: float
     """after - before, in units of the score."""
 
@@ -83,9 +83,8 @@ def temporal_drift(series: Iterable[Observation], detector: Detector = "adwin") 
     - ``page_hinkley``: the two-sided Page-Hinkley test (Page 1954), which reports when the sum of the deviations
       from the running mean, less an allowance of 0.1 per reply, exceeds 10.
 
-    At each report the onset is put behind the value k of the current segment at which the cumulative sum
-    |sum_{i<=k} (x_i - mean)| is largest (the CUSUM estimate), and the next segment begins there. The settings are
-    meant for scores of 0 to 1.
+    At each report the onset is put where splitting the current segment in two leaves the least squared deviation
+    from the two means, and the next segment begins there. The settings are meant for scores of 0 to 1.
 
     Args:
         series: replies of one teacher to one prompt.
@@ -100,16 +99,8 @@ def temporal_drift(series: Iterable[Observation], detector: Detector = "adwin") 
     for at, value in seen:
         if not (isfinite(value) and 0 <= value <= 1):
             raise ValueError(f"The value {value} at {at.isoformat()} is not within 0 to 1: scale the score")
-    watcher = _watcher(detector)
-    changes: list[Change] = []
-    segment = 0
-    for index, (_, value) in enumerate(seen):
-        watcher.update(value)
-        if watcher.drift_detected and index > segment:
-            change, length = _change(seen[segment : index + 1])
-            changes.append(change)
-            segment += length
-    return TemporalDrift(tuple(changes), tuple(_model_changes(ordered)), len(seen))
+    found = _change_points([value for _, value in seen], _watcher(detector))
+    return TemporalDrift(tuple(_changes(seen, found)), tuple(_model_changes(ordered)), len(seen))
 
 
 def _watcher(detector: Detector) -> _Watcher:
@@ -130,15 +121,31 @@ def _watcher(detector: Detector) -> _Watcher:
     return watcher
 
 
-def _change(segment: Sequence[tuple[datetime, float]]) -> tuple[Change, int]:
-    """The change within a segment of two values or more, and how many values come before it."""
-    values = [value for _, value in segment]
-    mean = sum(values) / len(values)
-    sums = list(accumulate(value - mean for value in values))[:-1]
-    split = 1 + max(range(len(sums)), key=lambda k: abs(sums[k]))
-    before = sum(values[:split]) / split
-    after = sum(values[split:]) / (len(values) - split)
-    return Change(segment[split][0], segment[-1][0], before, after, after - before), split
+def _change_points(values: Sequence[float], watcher: _Watcher) -> list[tuple[int, int]]:
+    """Per report, the indices of the onset and of the detection."""
+    found: list[tuple[int, int]] = []
+    segment = 0
+    for index, value in enumerate(values):
+        watcher.update(value)
+        if watcher.drift_detected and index > segment:
+            segment += _split(values[segment : index + 1])
+            found.append((segment, index))
+    return found
+
+
+def _split(values: Sequence[float]) -> int:
+    """How many of two values or more come before the split with the least squared deviation from the two means."""
+    total, count = sum(values), len(values)
+    sums = list(accumulate(values))[:-1]
+    gains = [(s - total * k / count) ** 2 / (k * (count - k)) for k, s in enumerate(sums, start=1)]
+    return 1 + max(range(len(gains)), key=gains.__getitem__)
+
+
+def _changes(seen: Sequence[tuple[datetime, float]], found: Sequence[tuple[int, int]]) -> Iterable[Change]:
+    bounds = [0, *(onset for onset, _ in found), len(seen)]
+    means = [sum(value for _, value in seen[a:b]) / (b - a) for a, b in pairwise(bounds) if b > a]
+    for (onset, detected), (before, after) in zip(found, pairwise(means), strict=True):
+        yield Change(seen[onset][0], seen[detected][0], before, after, after - before)
 
 
 def _model_changes(ordered: Sequence[Observation]) -> Iterable[ModelChange]:

@@ -12,9 +12,9 @@ scope. The classes of triggers follow NegBio (Peng et al. 2018), the findings Ch
   Fracture. "No acute cardiopulmonary abnormality" denies nothing by name; it counts towards No Finding.
 - A word that only points to a finding leaves it uncertain: blunted angles (scars blunt them too), vascular
   congestion (before edema), nodular opacities (vessels, nipples), volume loss, infection.
-- No Finding is 1 if the text calls the image normal or denies at least one finding, no other finding except Support
-  Devices is present or uncertain, and no disease outside the 14 is named (after CheXpert). Else it is ``None``:
-  only a structured answer can say 0.
+- No Finding is 1 if the text calls the image normal or denies at least one finding, no other finding except
+  Support Devices is present or uncertain, and no disease outside the 14 is named (after CheXpert). Else it is
+  ``None``: only a structured answer can say 0.
 - A refusal, a definition, a supposition and an echo of the prompt are no findings.
 """
 

@@ -159,14 +159,21 @@ def _read_all(text: str, words: Lexicon) -> Iterator[tuple[Sentence, Reading]]:
 
 
 def _follow(sentence: Sentence, reading: Reading, last: Sequence[Mention], words: Lexicon) -> None:
-    """Give the side of "It lies in the left lower lobe." to what was named last."""
-    goes_on = sentence.words and sentence.words[0] in words.words["pronoun"]
-    if not last or not goes_on or reading.mentions or reading.generic:
+    """Pass sides on between what was named last and "It lies at the left base.", "This may be pneumonia."."""
+    if not last or reading.generic or not _goes_on(sentence, words):
         return
-    side = loose_side(sentence.words, words)
+    for mention in reading.mentions:
+        mention.side = mention.side or last[-1].side
+    side = loose_side(sentence.words, words) if not reading.mentions else None
     for mention in last:
         if mention.side is None and mention.state != 0:
             mention.side = side
+
+
+def _goes_on(sentence: Sentence, words: Lexicon) -> bool:
+    """Whether the subject is what was named last: "it lies", "these may", not "this radiograph"."""
+    classes, first = words.words, sentence.words[:2]
+    return len(first) == 2 and first[0] in classes["pronoun"] and first[1] in classes["verb"] | classes["modal"]
 
 
 def _refuses(pairs: Sequence[tuple[Sentence, Reading]]) -> bool:

@@ -6,12 +6,15 @@ ends at a conjunction, a new statement or the sentence's end. Triggers are taken
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from cxr_max.findings import Side, State
 from cxr_max.labeler.lexicon import Lexicon, Match
 from cxr_max.labeler.text import Sentence
 
+_NEW: Final = frozenset({"a", "an", "mild", "moderate", "severe"})
+"""After a comma: no item of a denied list begins so."""
 _SUBJECT: Final = frozenset({"the", "a", "there", "an", "both"})
 """After a conjunction: a new subject follows."""
 NEAR: Final = 8
@@ -83,7 +86,12 @@ class _Reader:
         self.lexicon = lexicon
         self.out = Reading()
         self.part = 0
+        self.following: Match | None = None
+        """The phrase behind the one being read."""
         self.generic: set[int] = set()
+        """The parts that speak of no picture."""
+        self.stated: set[int] = set()
+        """The parts that say "there is"."""
         self.clear_scope()
         self.group: list[Mention] = []
         self.dangling: tuple[Match, State] | None = None
@@ -108,7 +116,9 @@ class _Reader:
         self.unable = False
 
     def read(self) -> Reading:
-        for match in self.lexicon.matches(self.words):
+        matches = list(self.lexicon.matches(self.words))
+        for index, match in enumerate(matches, start=1):
+            self.following = matches[index] if index < len(matches) else None
             getattr(self, "on_" + match.meaning.kind)(match)
         self.finish()
         return self.out
@@ -145,6 +155,8 @@ class _Reader:
     # ---- what is named ----
 
     def on_term(self, match: Match) -> None:
+        if self.denied >= 0 and self.starts_anew(match.first):
+            self.denied = -1
         state = self.state_at(match.first)
         if match.meaning.hint and state == 1:
             state = -1
@@ -160,6 +172,11 @@ class _Reader:
         self.denied_next = -1
         self.dangling = None
         self.last_doubt_named = True
+
+    def starts_anew(self, first: int) -> bool:
+        """Whether a denied list has ended: "there is no effusion, a nodule is seen"."""
+        before = self.words[max(self.denied, first - 4) : first]
+        return any(one == "," and two in _NEW for one, two in pairwise(before))
 
     def of_bone(self, match: Match) -> bool:
         """Whether a lesion or mass is one of a bone."""
@@ -200,7 +217,17 @@ class _Reader:
         """Whether no verb parts a quality from the structure behind it."""
         return not any(word in self.lexicon.words["verb"] for word in self.words[first:last])
 
+    def describes_term(self, match: Match) -> bool:
+        """Whether a quality is the adjective of a finding: "the heart border is lost in a large effusion"."""
+        after = self.following
+        if after is None or after.meaning.kind != "term":
+            return False
+        between = self.words[match.last : after.first]
+        return "," not in between and "and" not in between and self.adjacent(match.last, after.first)
+
     def on_quality(self, match: Match) -> None:
+        if self.describes_term(match):
+            return
         if self.about and not self.structures:
             self.late = (match, *self.triggers())
         verb = self.verb_before(match)
@@ -260,7 +287,7 @@ class _Reader:
 
     def on_abnormality(self, match: Match) -> None:
         if self.denied >= 0 and not self.silent:
-            if len(self.structures) and self.structures[-1].meaning.name == "bones":
+            if self.structures and self.structures[-1].meaning.name == "bones":
                 self.clear_bones(match)
             elif match.last - match.first > 1 or not self.structures:
                 self.out.normal = True
@@ -353,6 +380,9 @@ class _Reader:
 
     def on_begins(self, match: Match) -> None:
         self.denied = self.denied_next = -1
+        if match.first and self.words[match.first - 1] in {",", "and"}:
+            self.doubted = -1
+        self.stated.add(self.part)
         self.group = []
 
     def on_supports(self, match: Match) -> None:
@@ -364,7 +394,7 @@ class _Reader:
             self.after_statement(match)
 
     def on_defines(self, match: Match) -> None:
-        if not self.sided() and (self.group or not self.out.mentions):
+        if self.part not in self.stated and not self.sided() and (self.group or not self.out.mentions):
             self.generic.add(self.part)
 
     def sided(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Final
 
 WINDOW: Final = 250
 """Words: no sentence is longer, so that what is done per sentence stays bounded."""
+MARGIN: Final = 60
+"""Characters: a shorter line that ends was meant to end."""
 HEAD: Final = 12
 """Words: nothing longer is a heading."""
 
@@ -32,6 +34,8 @@ class Sentence:
     """It stands before a colon, a dash or a table's bar, is a heading or a question: "Fracture:", "## Edema"."""
     titled: bool = False
     """It is a heading on a line of its own."""
+    bold: int = 0
+    """How many of its words are in bold type."""
     opens: bool = False
     """It begins its line."""
     paragraph: bool = False
@@ -50,8 +54,9 @@ class _Splitter:
         self.abbreviations = abbreviations
         self.now = Sentence(opens=True)
         self.hash = False
-        self.bold = -1
-        """-1: not in bold type; 0: it began in bold; more: so many words of it were in bold."""
+        self.bold = False
+        self.line = 0
+        """Where the line began, in characters."""
 
     def split(self, text: str) -> Iterator[Sentence]:
         for match in _TOKEN.finditer(text):
@@ -64,11 +69,13 @@ class _Splitter:
             elif first in _MARKS:
                 self.now.mark = _MARKS[first]
             elif first == "\n":
-                yield from self._line(paragraph=len(token) > 1)
+                if not self._wrapped(text, match):
+                    yield from self._line(paragraph=len(token) > 1)
+                self.line = match.end()
             elif first == "#":
                 self.hash = self.hash or (self.now.opens and not self.now.words)
             elif first == "*" or first == "_":
-                self.bold = len(self.now.words) if not self.now.words or self.bold == 0 else self.bold
+                self.bold = not self.bold
             elif first in _STOPS:
                 if first == "?":
                     self.now.head = len(self.now.words) <= HEAD
@@ -83,32 +90,40 @@ class _Splitter:
         now.words.append(token.lower().replace("’", "'"))
         now.starts.append(start)
         now.ends.append(end)
+        now.bold += self.bold
+
+    def _wrapped(self, text: str, match: re.Match[str]) -> bool:
+        """Whether a line break is the margin's, not the writer's."""
+        following = text[match.end() : match.end() + 1]
+        return match.start() - self.line >= MARGIN and not self.hash and "a" <= following <= "z"
 
     def _abbreviated(self) -> bool:
         return bool(self.now.words) and self.now.words[-1] in self.abbreviations
 
     def _stop(self) -> Iterator[Sentence]:
         words = self.now.words
+        self.now.head = self.now.head or 0 < len(words) == self.now.bold <= HEAD
         if not self.hash and not (len(words) == 1 and words[0].isdigit() and self.now.opens):
             yield from self._close()
         elif not self.hash:  # "1." before a heading is no sentence of its own
             self.now = Sentence(opens=True, paragraph=self.now.paragraph, mark=self.now.mark)
 
     def _separator(self, sign: str) -> Iterator[Sentence]:
-        if sign == "|" and not self.now.words:
+        if not self.now.words:
             return
         self.now.head = self.now.opens and len(self.now.words) <= HEAD
         yield from self._close()
 
     def _line(self, *, paragraph: bool) -> Iterator[Sentence]:
         now = self.now
-        if now.words and now.opens and (self.hash or self.bold == len(now.words)) and len(now.words) <= HEAD:
+        if now.words and now.opens and (self.hash or now.bold == len(now.words)) and len(now.words) <= HEAD:
             now.head = now.titled = True
         yield from self._close()
+        self.bold = False
         self.now.opens, self.now.paragraph, self.hash = True, self.now.paragraph or paragraph, False
 
     def _close(self) -> Iterator[Sentence]:
-        now, self.bold = self.now, -1
+        now = self.now
         if now.words or now.mark is not None:
             self.now = Sentence()
             yield now

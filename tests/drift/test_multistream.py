@@ -202,6 +202,6 @@ def test_a_test_that_does_not_fit_is_refused() -> None:
     states = committing(0, studies=5)
     for options in ({"d": 0}, {"d": 6}, {"permutations": 0}, {"clusters": [1]}, {"view": "joint"}):
         with pytest.raises(ValueError, match="give 2 teachers or more"):
-            multistream_test(states, **options)  # type: ignore[arg-type]
+            multistream_test(states, **options)
     with pytest.raises(ValueError, match="1 teachers"):
         multistream_test(states[:, :1])

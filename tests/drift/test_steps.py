@@ -1,6 +1,7 @@
 """Reasoning steps, and what is committed to after each."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ texts = st.text(alphabet=st.sampled_from("aZ1.!?:-*# \n\r\t)(✅é_"), max_size=
 def test_steps_cover_every_letter_once_in_order(text: str) -> None:
     ranges = steps(text)
     assert all(start < end for start, end in ranges)
-    assert all(before[1] <= after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(ranges))
     if "answer" not in text.lower():
         covered = {index for start, end in ranges for index in range(start, end)}
         assert {index for index, character in enumerate(text) if character.isalnum()} <= covered
