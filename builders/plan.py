@@ -207,4 +207,5 @@ class Planner:
             sampling=teacher.sampling,
             sample_index=sample_index,
             request_sha256=key,
+            given_findings=prompt.gives_away(study),
         )

@@ -1,10 +1,14 @@
-"""A question and its reply in the ledger -> a row of the release. A pure function: a better reader of replies
-is a rebuild away, and nothing is asked again."""
+"""A question and its reply in the ledger -> a row of the release.
+
+A pure function: a better labeler is a rebuild away, and nothing is asked again.
+"""
 
 import hashlib
 import json
+from typing import Final
 
-from cxr_max import answers
+from cxr_max import labeler
+from cxr_max.answers import status_of
 from cxr_max.ledger import Answered
 from cxr_max.records import Question, Trajectory
 
@@ -12,12 +16,16 @@ from cxr_max.records import Question, Trajectory
 def trajectory_of(question: Question, answered: Answered) -> Trajectory:
     """The row that a reply becomes.
 
-    ``findings`` come from the structured answer where the prompt asks for one and the reply is whole; they are
-    ``None`` otherwise. Text that was given the diagnoses echoes them, so nothing is read from it.
+    ``findings`` are the labeler's reading of a reply that is whole and in the form that was asked for, ``None``
+    of any other. The labeler knows what the prompt gave away, and takes no echo of it for a finding.
     """
     reply = answered.reply
-    status = answers.status_of(reply.text, reply.ended, structured_answer=question.structured_answer)
-    answer = answers.read(reply.text) if question.structured_answer and status == "ok" else None
+    status = status_of(reply.text, reply.ended, structured_answer=question.structured_answer)
+    labels = None
+    if status == "ok":
+        labels = labeler.label(reply.text, structured=question.structured_answer, given=question.given_findings)
+        if labels.refused:
+            status, labels = "refused", None
     shared = {name: getattr(question, name) for name in _FROM_QUESTION}
     return Trajectory(
         trajectory_id=_identity(question),
@@ -27,9 +35,10 @@ def trajectory_of(question: Question, answered: Answered) -> Trajectory:
         finish_reason=reply.finish_reason,
         text=reply.text,
         reasoning=reply.reasoning,
-        findings=answer.findings if answer else None,
-        sides=answer.sides if answer else None,
-        labeler=answers.VERSION if answer else None,
+        findings=labels.states if labels else None,
+        sides=labels.sides if labels else None,
+        labeler=labeler.VERSION if labels else None,
+        contradictions=labels.contradictions if labels else (),
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,
         cost_usd=answered.cost_usd,
@@ -39,7 +48,7 @@ def trajectory_of(question: Question, answered: Answered) -> Trajectory:
     )
 
 
-_FROM_QUESTION = (
+_FROM_QUESTION: Final = (
     "study_id", "subject_id", "source", "split", "image_ids", "source_sha256", "rendering", "teacher", "provider",
     "model", "prompt_name", "prompt_version", "prompt_sha256", "prompt_given", "sampling", "sample_index",
     "request_sha256",

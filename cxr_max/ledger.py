@@ -31,7 +31,8 @@ CREATE TABLE questions (
     study_id TEXT, image_ids TEXT, teacher TEXT, prompt_name TEXT, prompt_sha256 TEXT, sample_index INTEGER,
     subject_id TEXT NOT NULL, source TEXT NOT NULL, split TEXT, source_sha256 TEXT NOT NULL,
     rendering TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
-    prompt_given TEXT NOT NULL, structured_answer INTEGER NOT NULL, sampling TEXT NOT NULL,
+    prompt_given TEXT NOT NULL, given_findings TEXT NOT NULL, structured_answer INTEGER NOT NULL,
+    sampling TEXT NOT NULL,
     request_sha256 TEXT NOT NULL,
     PRIMARY KEY (study_id, image_ids, teacher, prompt_name, prompt_sha256, sample_index)
 ) WITHOUT ROWID;
@@ -270,6 +271,7 @@ UNDIVIDED: Final = "train"
 """The split whose file holds the rows of a data set that is not divided, as on the Hub."""
 
 _SPLIT: Final = f"COALESCE(split, '{UNDIVIDED}')"
+_LISTS: Final = ("image_ids", "source_sha256", "given_findings")
 _QUESTION_COLUMNS = tuple(field.name for field in dataclasses.fields(Question))
 _REPLY_COLUMNS: Final = (
     "request_sha256", "image_sha256", "text", "reasoning", "ended", "finish_reason", "model_reported",
@@ -285,7 +287,7 @@ def _insert(on_conflict: str, table: str, columns: Sequence[str]) -> str:
 
 def _question_row(question: Question) -> tuple[object, ...]:
     values = {name: getattr(question, name) for name in _QUESTION_COLUMNS}
-    for name in ("image_ids", "source_sha256"):
+    for name in _LISTS:
         values[name] = json.dumps(values[name])
     values["sampling"] = json.dumps(dataclasses.asdict(question.sampling), sort_keys=True)
     return tuple(values.values())
@@ -294,8 +296,7 @@ def _question_row(question: Question) -> tuple[object, ...]:
 def _question_of(values: dict[str, object]) -> Question:
     decoded: Mapping[str, object] = {
         **values,
-        "image_ids": tuple(json.loads(str(values["image_ids"]))),
-        "source_sha256": tuple(json.loads(str(values["source_sha256"]))),
+        **{name: tuple(json.loads(str(values[name]))) for name in _LISTS},
         "sampling": Sampling(**json.loads(str(values["sampling"]))),
         "structured_answer": bool(values["structured_answer"]),
     }

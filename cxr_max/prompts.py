@@ -28,12 +28,16 @@ class Prompt:
         """Of the template's text, so that a changed word is another prompt."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def gives_away(self, study: Study) -> tuple[str, ...]:
+        """The diagnoses of ``study`` that the prompt tells the teacher."""
+        return positives(study.reference_findings or {}) if self.given == "findings" else ()
+
     def fill(self, study: Study) -> str | None:
         """The text that is sent about ``study``; ``None`` where the study lacks what the prompt gives."""
-        if self.given == "nothing":
-            return self.text
-        names = positives(study.reference_findings or {})
-        return self.text.replace("{findings}", ", ".join(names)) if names else None
+        names = self.gives_away(study)
+        if self.given != "nothing" and not names:
+            return None
+        return self.text.replace("{findings}", ", ".join(names))
 
 
 def names() -> tuple[str, ...]:

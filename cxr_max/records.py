@@ -100,6 +100,8 @@ class Question:
     sample_index: int
     request_sha256: str
     """What is asked once is never bought twice: see ``ledger.request_key``."""
+    given_findings: tuple[str, ...] = ()
+    """The diagnoses that the prompt gave away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class Trajectory:
     sides: Sides | None
     labeler: str | None
     """Name and version of what filled ``findings``."""
+    contradictions: tuple[str, ...]
+    """Findings of which the structured answer says another state than the text before it."""
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None

@@ -40,6 +40,7 @@ _TRAJECTORY: Final = {
     "findings": "1 present, 0 absent, -1 uncertain, null not mentioned",
     "sides": "The patient's side of a present or uncertain finding: left, right or bilateral",
     "labeler": "What read `findings` from the text; null where nothing did",
+    "contradictions": "Findings of which the structured answer says another state than the text before it",
     "input_tokens": "As the service counts them, images included",
     "output_tokens": "As the service counts them, reasoning included",
     "cost_usd": "US dollars; null where the price is unknown",
@@ -47,6 +48,7 @@ _TRAJECTORY: Final = {
     "created_at": "When the reply arrived (UTC)",
     "request_sha256": "sha256 over everything that was asked; equal values are one purchase",
 }
+_LISTS: Final = ("image_ids", "source_sha256", "image_sha256", "contradictions")
 
 
 def trajectory_schema() -> "pa.Schema":
@@ -60,7 +62,7 @@ def trajectory_schema() -> "pa.Schema":
         ("seed", pa.int64()),
     ]
     types: dict[str, pa.DataType] = {
-        **dict.fromkeys(("image_ids", "source_sha256", "image_sha256"), pa.list_(pa.string())),
+        **dict.fromkeys(_LISTS, pa.list_(pa.string())),
         "sampling": pa.struct(sampling),
         "findings": pa.struct([(name, pa.int8()) for name in FINDINGS]),
         "sides": pa.struct([(name, pa.string()) for name in FINDINGS]),
@@ -166,6 +168,6 @@ def read_trajectories(folder: Path, split: str) -> Iterator[Trajectory]:
 def trajectory_of_row(row: Mapping[str, Any]) -> Trajectory:
     """The inverse of ``row_of``."""
     values = {name: row[name] for name in _TRAJECTORY}
-    for name in ("image_ids", "source_sha256", "image_sha256"):
+    for name in _LISTS:
         values[name] = tuple(values[name])
     return Trajectory(**{**values, "sampling": Sampling(**values["sampling"])})

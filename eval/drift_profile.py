@@ -40,7 +40,8 @@ def read_reports(spec: str, studies: Collection[str], watch: Watch) -> dict[str,
     seen = 0
     with TemporaryDirectory() as workspace:
         source = open_source(spec, workspace=Path(workspace), reports=True)
-        for study in source.studies() if source.total is not None or studies else ():
+        # A source that generates its studies has no end, and no report either.
+        for study in () if source.total is None else source.studies():
             if study.study_id not in studies:
                 continue
             seen += 1

@@ -35,7 +35,8 @@ def said(teacher: str, text: str = "", study: str = "s1", status: str = "ok", **
         prompt_version="1", prompt_sha256="t", prompt_given="nothing", sampling=Sampling(), sample_index=0,
         status=status,  # type: ignore[arg-type]
         finish_reason="stop", text=text or f"{teacher} writes", reasoning=None,
-        findings=findings if status == "ok" else None, sides=sides if status == "ok" else None, labeler="l-1",
+        findings=findings if status == "ok" else None, sides=sides if status == "ok" else None,
+        labeler="l-1", contradictions=(),
         input_tokens=1, output_tokens=1, cost_usd=None, latency_s=1.0,
         created_at=datetime(2026, 1, 1, tzinfo=UTC), request_sha256="r",
     )  # fmt: skip
