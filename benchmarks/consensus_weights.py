@@ -165,7 +165,7 @@ def _trajectory(study: str, teacher: str, calls: Bools) -> Trajectory:
         reasoning=None,
         findings=findings,
         sides=None,
-        labeler=None,
+        labeler=None, contradictions=(),
         input_tokens=None,
         output_tokens=None,
         cost_usd=None,

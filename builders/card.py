@@ -43,33 +43,40 @@ def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> 
         citation=info.citation,
         licence=info.licence,
     )
-    return _front_matter(info, counts["rows"], bool(manifest["simulated"]), splits) + text
+    return _front_matter(manifest, splits) + text
 
 
-def _front_matter(info: SourceInfo, rows: int, simulated: bool, splits: Mapping[str, Collection[str]]) -> str:
+def _front_matter(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> str:
     """The Hub's dataset card metadata. Only configs that are there are listed."""
     from huggingface_hub import DatasetCardData
 
-    configs = [
-        {
-            "config_name": config,
-            "data_files": [
-                {"split": split, "path": f"data/{config}/{split}-*.parquet"}
-                for split in SPLITS
-                if split in present
-            ],
-            **({"default": True} if config == "trajectories" else {}),
-        }
-        for config, present in splits.items()
-    ]
+    rows = manifest["counts"]["trajectories"]["rows"]
+    tags = ["medical", "radiology", "chest-x-ray", "reasoning", *(["simulated"] if manifest["simulated"] else [])]
     data = DatasetCardData(
-        configs=configs,
-        license=info.licence,
+        configs=[_config(name, present, manifest) for name, present in splits.items()],
+        license=manifest["source"]["licence"],
         language="en",
         size_categories=_size_category(rows),
-        tags=["medical", "radiology", "chest-x-ray", "reasoning", *(["simulated"] if simulated else [])],
+        tags=tags,
     )
     return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _config(name: str, present: Collection[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """One config of the front matter.
+
+    ``datasets`` caches what it loads under the folder's name and this entry, not under the files' contents:
+    without the digest, every release in a folder called ``release`` would load as the first one that ever was.
+    """
+    made = manifest["derived"].get(name, {}).get("method", "asked")
+    return {
+        "config_name": name,
+        "description": f"{name}, {made}, digest {manifest['trajectories_digest']}",
+        "data_files": [
+            {"split": split, "path": f"data/{name}/{split}-*.parquet"} for split in SPLITS if split in present
+        ],
+        **({"default": True} if name == "trajectories" else {}),
+    }
 
 
 def _size_category(rows: int) -> str:

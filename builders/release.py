@@ -63,7 +63,8 @@ class _Tally:
             self.models_reported[row.teacher].add(row.model_reported)
         if row.labeler is not None:
             self.labelers.add(row.labeler)
-        self.digest.update(json.dumps([row.trajectory_id, row.request_sha256, row.text]).encode())
+        # Of all that a row holds: another labeler makes other trajectories of the same replies.
+        self.digest.update(json.dumps(row_of(row), default=str, sort_keys=True).encode())
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -94,7 +95,7 @@ def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapp
     _write_shards(ledger, folder / "data" / CONFIG, tally)
     manifest = _manifest(ledger, info, settings, tally)
     derived = before.get("derived", {})
-    if derived and before["ledger_digest"] == manifest["ledger_digest"]:
+    if derived and before["trajectories_digest"] == manifest["trajectories_digest"]:
         manifest["derived"] = derived
         manifest["counts"] |= {config: before["counts"][config] for config in derived}
     return _seal(folder, manifest)
@@ -128,7 +129,7 @@ def add_configs(folder: Path, configs: Mapping[str, Callable[[], Mapping[str, An
     for config, write in configs.items():
         made = write()
         manifest["counts"][config] = made["counts"]
-        manifest["derived"][config] = {"method": made["method"], "from": manifest["ledger_digest"]}
+        manifest["derived"][config] = {"method": made["method"], "from": manifest["trajectories_digest"]}
     return _seal(folder, manifest)
 
 
@@ -198,5 +199,5 @@ def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, str], tal
             "failed": sum(rows - answered for rows, answered in planned.values()),
         },
         "cost_usd": tally.cost_usd,
-        "ledger_digest": tally.digest.hexdigest(),
+        "trajectories_digest": tally.digest.hexdigest(),
     }

@@ -12,8 +12,8 @@ import numpy as np
 
 from cxr_max.drift.conflict import OPPOSED, RELATIONS
 from cxr_max.drift.states import STATE_ORDER
-from cxr_max.eval.drift_numbers import Compared, Ints, first_samples
-from cxr_max.eval.drift_rows import SIDE_ORDER, Rows
+from cxr_max.eval.drift_numbers import Compared, first_samples
+from cxr_max.eval.drift_rows import SIDE_ORDER, Ints, Rows
 from cxr_max.findings import FINDINGS, Side, State
 from cxr_max.labeler import label
 from cxr_max.records import STATUSES
@@ -180,7 +180,7 @@ def _marks(text: str, claims: tuple[Claim, ...]) -> Iterator[tuple[int, int, str
         span = labels.spans.get(claim.finding)
         if span is not None and span[0] < span[1] and labels[claim.finding] == claim.state:
             yield *span, claim.words
-        state = re.escape(_WORDS[claim.state])
-        line = rf"^[^\w\n]{{0,20}}({re.escape(claim.finding)}[^\w\n]{{0,10}}[:|][^\w\n]{{0,20}}{state}\b[^\n]{{0,40}})"
+        said = rf"{re.escape(claim.finding)}[^\w\n]{{0,10}}[:|][^\w\n]{{0,20}}{_WORDS[claim.state]}"
+        line = rf"^[^\w\n]{{0,20}}({said}\b[^\n]{{0,40}})"
         for match in re.finditer(line, text, re.IGNORECASE | re.MULTILINE):
             yield *match.span(1), claim.words

@@ -186,11 +186,11 @@ def _coded(verdict: Consensus) -> tuple[list[int], list[int]]:
 
 
 def _relation_code(relation: str | None) -> int:
-    return _NONE if relation is None else RELATIONS.index(relation)  # type: ignore[arg-type]
+    return _NONE if relation is None else RELATIONS.index(relation)
 
 
 def conflict_rates(rows: Rows, compared: Compared) -> dict[str, dict[str, Rate]]:
-    """Teacher -> finding -> of the replies for which both it and the others' vote give a state, the opposed ones."""
+    """Teacher -> finding -> of the replies that can be held against the others' vote, the opposed."""
     opposed = np.isin(compared.relation, [RELATIONS.index(relation) for relation in OPPOSED])
     held = np.isin(compared.relation, [RELATIONS.index(relation) for relation in COMPARED])
     return _per_teacher_and_finding(rows, opposed, held)

@@ -181,7 +181,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"The release in {folder} has no manifest.json, so it is unfinished: run the build again."
         ) from None
     except (OSError, ValueError) as error:
-        raise RequestError(f"{folder / 'manifest.json'} cannot be read ({error}): build the release again.") from error
+        raise RequestError(
+            f"{folder / 'manifest.json'} cannot be read ({error}): build the release again."
+        ) from error
     if not isinstance(manifest, dict):
         raise RequestError(f"{folder / 'manifest.json'} is no manifest: build the release again.")
     return manifest
@@ -240,7 +242,9 @@ def _count(release: Release) -> int:
     try:
         return sum(pq.read_metadata(shard).num_rows for shard in release.shards)
     except (OSError, ValueError) as error:
-        raise RequestError(f"A shard of {release.folder} is no Parquet ({error}): build the release again.") from error
+        raise RequestError(
+            f"A shard of {release.folder} is no Parquet ({error}): build the release again."
+        ) from error
 
 
 def _batches(release: Release, columns: Sequence[str]) -> Iterator["pa.RecordBatch"]:
@@ -263,7 +267,9 @@ def _columns(batch: "pa.RecordBatch", words: dict[str, _Vocabulary]) -> dict[str
         for name in _COLUMNS
         if name not in {"findings", "sides", "created_at", "sample_index"}
     }
-    images = zip(plain["study_id"], map(_strings, plain["image_ids"]), map(_strings, plain["image_sha256"]), strict=True)
+    images = zip(
+        plain["study_id"], map(_strings, plain["image_ids"]), map(_strings, plain["image_sha256"]), strict=True
+    )
     prompts = zip(*(plain[f"prompt_{part}"] for part in ("name", "version", "sha256", "given")), strict=True)
     words["labeler"].codes(plain["labeler"])
     pairs = zip(plain["teacher"], plain["provider"], strict=True)

@@ -55,7 +55,7 @@ def trajectory(
         reasoning=None,
         findings=None if findings is None else {**blank(), **findings},
         sides=None if sides is None else {**blank_sides(), **sides},
-        labeler=None,
+        labeler=None, contradictions=(),
         input_tokens=None,
         output_tokens=None,
         cost_usd=None,

@@ -121,7 +121,7 @@ def test_filling_a_release(release: Path) -> None:
     manifest = json.loads((release / "manifest.json").read_text())
     assert set(manifest["files"]) | {"manifest.json"} == set(contents(release))
     assert manifest["counts"]["consensus"]["rows"] == 12
-    assert manifest["derived"]["consensus"]["from"] == manifest["ledger_digest"]
+    assert manifest["derived"]["consensus"]["from"] == manifest["trajectories_digest"]
     cache = str(release.parent / "cache")
     together = datasets.load_dataset(str(release), "consensus", cache_dir=cache)
     rows = [row for split in together.values() for row in split]
