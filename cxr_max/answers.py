@@ -6,13 +6,12 @@ bullets, bold type, code fences and headings, all of which are ignored.
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from cxr_max.findings import FINDINGS, SIDES, STATES, Side, State, blank, blank_sides
 from cxr_max.records import Ended, Status
 
-VERSION = "answer-block-1"
-
-_HEADING = re.compile(
+HEADING: Final = re.compile(
     r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,5})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE
 )
 # Bounded, so that no line, however long or odd, takes more than linear time.
@@ -41,7 +40,7 @@ def read(text: str) -> Answer | None:
 
     A finding said twice keeps the last word. A side is kept only with a present or uncertain finding.
     """
-    headings = list(_HEADING.finditer(text))
+    headings = list(HEADING.finditer(text))
     if not headings:
         return None
     answer = Answer(blank(), blank_sides())

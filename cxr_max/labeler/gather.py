@@ -23,9 +23,6 @@ _OPENING: Final = 6
 _BLOCK_LINES: Final = 200
 _BLOCK_WIDTH: Final = 200
 """No ANSWER block is longer or wider; the rest is not looked at."""
-_ANSWER: Final = re.compile(
-    r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,3})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +94,7 @@ def label(text: str, *, structured: bool = False, given: tuple[str, ...] = ()) -
 
 
 def _last_heading(text: str) -> re.Match[str] | None:
-    return next(iter(deque(_ANSWER.finditer(text), maxlen=1)), None)
+    return next(iter(deque(answers.HEADING.finditer(text), maxlen=1)), None)
 
 
 def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> Labels:
