@@ -1,13 +1,10 @@
 """Do label-free weights beat the plain vote? Seven simulated teachers, independent and correlated errors.
 
-    python benchmarks/consensus_weights.py
-
-prints a Markdown table: accuracy of the plain vote, of the vote weighted by ``consensus.reliability``, and of the
+A Markdown table: accuracy of the plain vote, of the vote weighted by ``consensus.reliability``, and of the
 Dawid-Skene posterior at 1/2, each with its paired difference from the plain vote and a 95% bootstrap interval that
 resamples seeds, and studies within them. The truth scores the votes and never enters the weights.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,7 +162,8 @@ def _trajectory(study: str, teacher: str, calls: Bools) -> Trajectory:
         reasoning=None,
         findings=findings,
         sides=None,
-        labeler=None, contradictions=(),
+        labeler=None,
+        contradictions=(),
         input_tokens=None,
         output_tokens=None,
         cost_usd=None,
@@ -175,9 +173,6 @@ def _trajectory(study: str, teacher: str, calls: Bools) -> Trajectory:
     )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=20)
-    arguments = parser.parse_args()
-    print(table(arguments.studies, arguments.seeds))
+def section() -> str:
+    """The section that goes into the benchmarks' page."""
+    return f"## Label-free weights beside the plain vote\n\n{table(studies=500, seeds=20)}\n"

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from itertools import islice
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_max.builders.sources.phantom import cases
+from cxr_max.builders.sources.phantom import Case, cases
 from cxr_max.builders.sources.phantom_image import draw
 
 IMAGES = 100
@@ -28,13 +30,13 @@ def section() -> str:
     )
 
 
-def _draw(case):  # type: ignore[no-untyped-def]
+def _draw(case: Case) -> NDArray[np.uint8]:
     return draw(
         case.findings, seed=case.seed, severity=case.severity, view=case.view, anatomy=case.subject.anatomy
     )
 
 
-def _encode(picture) -> None:  # type: ignore[no-untyped-def]
+def _encode(picture: NDArray[np.uint8]) -> None:
     Image.fromarray(picture).save(io.BytesIO(), format="PNG", compress_level=1)
 
 

@@ -107,7 +107,8 @@ def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> 
         if said not in (None, state):
             against.append(finding)
         agreed = before.sides[finding] if said == state else None
-        states[finding], sides[finding] = state, answer.sides[finding] or agreed
+        states[finding] = state
+        sides[finding] = (answer.sides[finding] or agreed) if finding in LATERAL else None
         spans[finding] = heading.span()
     return Labels(states, sides, spans, refused=False, contradictions=tuple(against))
 

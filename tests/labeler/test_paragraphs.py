@@ -143,7 +143,8 @@ Atelectasis typically appears as a linear opacity.""",
     Case(
         "refuses and defines",
         """As an AI, I'm not capable of interpreting medical images. In general, pleural effusion appears as
-blunting of the costophrenic angle, and atelectasis as linear opacities at the bases. Please consult a radiologist.""",
+blunting of the costophrenic angle, and atelectasis as linear opacities at the bases.
+Please ask a radiologist.""",
         "",
     ),
     Case(
@@ -163,8 +164,9 @@ Pneumothorax: absent""",
     Case(
         "different sides",
         """There is consolidation in the left lower lobe. A second area of consolidation lies in the right upper
-lobe. The right heart border is obscured. A left subclavian catheter ends in the superior vena cava, and there is a right
-apical pneumothorax. The trachea is shifted to the left.""",
+lobe. The right heart border is obscured.
+A left subclavian catheter ends in the superior vena cava, and there is a
+right apical pneumothorax. The trachea is shifted to the left.""",
         """Consolidation: present, bilateral
 Support Devices: present
 Pneumothorax: present, right""",
