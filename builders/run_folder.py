@@ -39,9 +39,14 @@ class RunFolder:
         """Create the folder and keep other builds out of it; the lock ends with the process, however it ends.
 
         Raises:
+            RequestError: the folder's place is taken by a file.
             RunLockedError: another build is at work in the folder.
             StorageError: the folder cannot be written.
         """
+        if any(path.exists() and not path.is_dir() for path in (self.root, *self.root.parents)):
+            raise RequestError(
+                f"{self.root} cannot be a folder, because a file is in the way: choose another --out."
+            )
         with disk_refusals_named(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock")
@@ -60,14 +65,17 @@ class RunFolder:
         """Keep ``settings`` for the run's later builds, or check them against those of its first.
 
         Raises:
-            RequestError: this run was begun with other settings.
+            RequestError: this run was begun with other settings, or its file is damaged.
         """
         if not self.settings.exists():
             # A JSON string is a TOML string.
             lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
             write_text(self.settings, "".join(lines))
             return
-        begun = tomllib.loads(self.settings.read_text("utf-8"))
+        try:
+            begun = tomllib.loads(self.settings.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{self.settings} cannot be read ({error}): put it right, or remove it.") from error
         for name, value in settings.items():
             if begun.get(name) != value:
                 raise RequestError(

@@ -23,6 +23,7 @@ from cxr_max.records import Question, Reply, Sampling
 
 SCHEMA_VERSION: Final = 1
 
+_DAMAGED: Final = ("malformed", "Could not decode")
 _SCHEMA: Final = """
 CREATE TABLE files (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, source_sha256 TEXT NOT NULL
@@ -164,6 +165,11 @@ class Ledger:
                 raise
             if "not a database" in str(error):
                 raise RequestError(f"{self.path} is not a ledger: move it away, or use another --out.") from error
+            if any(sign in str(error) for sign in _DAMAGED):
+                raise StorageError(
+                    f"The ledger {self.path} is damaged ({error}): put a copy of it back, or save what is whole"
+                    " with sqlite3's .recover command."
+                ) from error
             raise StorageError(
                 f"The ledger {self.path} cannot be written ({error}). Every reply committed so far is safe:"
                 " make room on the disk and run the same command again."
@@ -180,14 +186,17 @@ class Ledger:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
 
-    # What files held, and what was made of them.
+    def _read(self, query: str, parameters: Sequence[object] = ()) -> Iterator[Any]:
+        with self._refusals_named():
+            yield from self._db.execute(query, parameters)
+
+    # What files held.
 
     def source_sha256(self, path: Path, size: int, mtime_ns: int) -> str | None:
         """The hash of a file that has not changed since it was last read; else ``None``."""
         query = "SELECT source_sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?"
         with self._lock:
-            row = self._db.execute(query, (str(path), size, mtime_ns)).fetchone()
-        return row[0] if row else None
+            return next((row[0] for row in self._read(query, (str(path), size, mtime_ns))), None)
 
     # The rows that the release shall have.
 
@@ -200,7 +209,7 @@ class Ledger:
 
     def answered(self) -> set[str]:
         """The key of every request that has a reply."""
-        return {row[0] for row in self._db.execute("SELECT request_sha256 FROM replies")}
+        return {row[0] for row in self._read("SELECT request_sha256 FROM replies")}
 
     # What came back.
 
@@ -239,14 +248,14 @@ class Ledger:
             f" WHERE ?1 IS NULL OR {_SPLIT} = ?1"
             " ORDER BY q.study_id, q.image_ids, q.teacher, q.prompt_name, q.prompt_sha256, q.sample_index"
         )
-        for row in self._db.execute(query, (split,)):
+        for row in self._read(query, (split,)):
             question = _question_of(dict(zip(_QUESTION_COLUMNS, row, strict=False)))
             yield question, _answered_of(question.request_sha256, row[len(_QUESTION_COLUMNS) :])
 
     def split_counts(self) -> dict[str, int]:
         """Planned rows that have a reply, by split; rows without one count as ``train``, as on the Hub."""
         query = f"SELECT {_SPLIT}, COUNT(*) FROM questions JOIN replies USING (request_sha256) GROUP BY 1"
-        return dict(self._db.execute(query).fetchall())
+        return dict(self._read(query))
 
     def teacher_counts(self) -> dict[str, tuple[int, int]]:
         """By teacher: rows planned, and of these answered."""
@@ -254,17 +263,17 @@ class Ledger:
             "SELECT teacher, COUNT(*), COUNT(r.request_sha256) FROM questions"
             " LEFT JOIN replies r USING (request_sha256) GROUP BY teacher ORDER BY teacher"
         )
-        return {teacher: (planned, answered) for teacher, planned, answered in self._db.execute(query)}
+        return {teacher: (planned, answered) for teacher, planned, answered in self._read(query)}
 
     def failures(self) -> list[Failure]:
         """The latest failure of every request that still has no reply."""
         query = "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
-        return [Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._db.execute(query)]
+        return [Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._read(query)]
 
     def gaps(self) -> list[Gap]:
         """What the last run could not ask about."""
         query = "SELECT study_id, image_ids, reason FROM gaps ORDER BY study_id, image_ids"
-        return [Gap(study, tuple(json.loads(ids)), reason) for study, ids, reason in self._db.execute(query)]
+        return [Gap(study, tuple(json.loads(ids)), reason) for study, ids, reason in self._read(query)]
 
 
 UNDIVIDED: Final = "train"

@@ -129,7 +129,7 @@ class Rows:
             prompt_given="nothing", sampling=_NO_SAMPLING, sample_index=int(self.sample[index]),
             status=STATUSES[self.status[index]], finish_reason=None, text="", reasoning=None,
             findings=states_of(self.states[index]), sides=sides_of(self.sides[index]), labeler=None,
-            input_tokens=None, output_tokens=None, cost_usd=None, latency_s=0.0, created_at=_NO_TIME,
+            contradictions=(), input_tokens=None, output_tokens=None, cost_usd=None, latency_s=0.0, created_at=_NO_TIME,
             request_sha256="",
         )  # fmt: skip
 

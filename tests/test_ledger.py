@@ -127,6 +127,20 @@ def test_no_ledger_is_said(tmp_path: Path) -> None:
         Ledger(path)
 
 
+def test_a_damaged_ledger_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.plan([question(f"s{i}") for i in range(300)])
+        ledger.commit([answered(f"s{i}/a/0") for i in range(300)])
+    content = bytearray(path.read_bytes())
+    for place in range(4096 * 2, len(content), 977):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"damaged.*put a copy of it back"), Ledger(path) as ledger:
+        ledger.answered()
+        list(ledger.rows())
+
+
 def test_another_schema_is_said(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as db:

@@ -89,7 +89,7 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 7
+    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 9
 
 
 def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
@@ -102,6 +102,14 @@ def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
         f"{sys.executable} - <<'EOF'\n{blocks('python')[0]}\nEOF", tmp_path, HF_HOME=str(tmp_path / "hf")
     )
     assert "sim-" in printed and "ANSWER" in printed
+    consensus, drift = (line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in commands()[7:])
+    assert "64 consensus rows" in run(consensus, tmp_path)
+    run(drift, tmp_path)
+    assert (tmp_path / "build" / "drift" / "index.html").exists()
+
+
+def test_the_python_about_the_labeler() -> None:
+    exec(blocks("python")[1])
 
 
 def test_the_second_command(tmp_path: Path) -> None:

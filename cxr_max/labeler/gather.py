@@ -9,7 +9,8 @@ from typing import Final
 from cxr_max import answers
 from cxr_max.findings import FINDINGS, LATERAL, Side, State, blank, blank_sides
 from cxr_max.labeler.lexicon import Lexicon, Match, lexicon
-from cxr_max.labeler.scope import Mention, Reading, read
+from cxr_max.labeler.reading import Mention, Reading
+from cxr_max.labeler.scope import read
 from cxr_max.labeler.sides import give_sides, joined, loose_side
 from cxr_max.labeler.text import Sentence, sentences
 from cxr_max.labeler.topics import Topics

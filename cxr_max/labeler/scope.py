@@ -5,12 +5,12 @@ ends at a conjunction, a new statement or the sentence's end. Triggers are taken
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from cxr_max.findings import Side, State
+from cxr_max.findings import State
 from cxr_max.labeler.lexicon import Lexicon, Match
+from cxr_max.labeler.reading import Mention, Reading
 from cxr_max.labeler.text import Sentence
 
 _NEW: Final = frozenset({"a", "an", "mild", "moderate", "severe"})
@@ -19,54 +19,6 @@ _SUBJECT: Final = frozenset({"the", "a", "there", "an", "both"})
 """After a conjunction: a new subject follows."""
 NEAR: Final = 8
 """Words between a quality and the structure it is said of."""
-
-
-@dataclass(slots=True)
-class Mention:
-    """A finding spoken of: the words ``first`` to ``last - 1`` of its sentence."""
-
-    finding: str
-    state: State
-    first: int
-    last: int
-    part: int = 0
-    """Which of the sentence's parts, as its conjunctions divide it."""
-    sign: bool = False
-    hint: bool = False
-    """Named by a word that leaves it uncertain."""
-    derived: bool = False
-    """From a structure and its quality rather than from a name."""
-    void: bool = False
-    """Spoken of, but nothing is said of this picture."""
-    side: Side | None = None
-    start: int = 0
-    end: int = 0
-    """The place in the text."""
-
-
-@dataclass(slots=True)
-class Reading:
-    """What one sentence says."""
-
-    mentions: list[Mention] = field(default_factory=list)
-    normal: bool = False
-    """It calls the study normal, or denies any acute abnormality."""
-    other: bool = False
-    """It names an abnormality outside the 14."""
-    leading: bool = False
-    """A negation opens it."""
-    calm: bool = False
-    """It calls a structure normal."""
-    doubtful: bool = False
-    generic: bool = False
-    """It defines a disease, or supposes."""
-    cuts: list[int] = field(default_factory=list)
-    """The words at which a new part begins."""
-    structures: list[Match] = field(default_factory=list)
-    refuses: bool = False
-    """It declines to read the image."""
-    willing: bool = False
-    """It says that it will describe the image all the same."""
 
 
 def read(sentence: Sentence, lexicon: Lexicon, about: Sequence[Match] = ()) -> Reading:

@@ -7,7 +7,7 @@ from typing import Final
 
 from cxr_max.findings import Side
 from cxr_max.labeler.lexicon import Lexicon
-from cxr_max.labeler.scope import Mention, Reading
+from cxr_max.labeler.reading import Mention, Reading
 
 ADJECTIVES: Final = 4
 """Words that may stand between a side and the finding it describes: "left lower lobe airspace"."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cxr_max.findings import State
 from cxr_max.labeler.lexicon import Lexicon
-from cxr_max.labeler.scope import Mention, Reading
+from cxr_max.labeler.reading import Mention, Reading
 from cxr_max.labeler.sides import loose_side
 from cxr_max.labeler.text import Sentence
 

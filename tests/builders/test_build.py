@@ -242,6 +242,20 @@ def test_a_run_keeps_its_source(tmp_path: Path) -> None:
         built("phantom:1", tmp_path, "sim-grok-4", studies=2)
 
 
+def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
+    built("phantom", tmp_path, "sim-grok-4", studies=2)
+    (tmp_path / "run.toml").write_text("x [")
+    with pytest.raises(RequestError, match=r"run\.toml cannot be read"):
+        built("phantom", tmp_path, "sim-grok-4", studies=2)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_way_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="a file is in the way"):
+        built("phantom", tmp_path / place, "sim-grok-4", studies=2)
+
+
 def test_credentialed_images_reach_no_remote_teacher(
     tmp_path: Path, mimic: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
