@@ -5,7 +5,7 @@ Texts are read in a second pass, and only where they are asked for.
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cxr_max.drift.states import STATE_ORDER, Codes
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, SIDES, Side, State
-from cxr_max.records import STATUSES, Sampling, Trajectory
+from cxr_max.records import STATUSES, Trajectory
 from cxr_max.shards import ROWS_PER_GROUP
 
 if TYPE_CHECKING:
@@ -120,22 +120,21 @@ class Rows:
     def trajectory(self, index: int) -> Trajectory:
         """What a vote needs to know of one row; every other field is blank."""
         asked = self.image_sets[self.image_set[index]]
-        prompt = self.prompts[self.prompt[index]]
-        return Trajectory(
-            trajectory_id="", study_id=asked.study_id, subject_id="", source="", split=None,
-            image_ids=asked.image_ids, source_sha256=(), image_sha256=asked.image_sha256, rendering="",
-            teacher=self.teachers[self.teacher[index]], provider="", model="", model_reported=None,
-            prompt_name=prompt.name, prompt_version=prompt.version, prompt_sha256=prompt.sha256,
-            prompt_given="nothing", sampling=_NO_SAMPLING, sample_index=int(self.sample[index]),
-            status=STATUSES[self.status[index]], finish_reason=None, text="", reasoning=None,
-            findings=states_of(self.states[index]), sides=sides_of(self.sides[index]), labeler=None,
-            contradictions=(), input_tokens=None, output_tokens=None, cost_usd=None, latency_s=0.0, created_at=_NO_TIME,
-            request_sha256="",
-        )  # fmt: skip
+        said: dict[str, Any] = {
+            "study_id": asked.study_id,
+            "image_ids": asked.image_ids,
+            "image_sha256": asked.image_sha256,
+            "teacher": self.teachers[self.teacher[index]],
+            "prompt_sha256": self.prompts[self.prompt[index]].sha256,
+            "sample_index": int(self.sample[index]),
+            "status": STATUSES[self.status[index]],
+            "findings": states_of(self.states[index]) if self.read[index] else None,
+            "sides": sides_of(self.sides[index]) if self.read[index] else None,
+        }
+        return Trajectory(**{**_BLANK, **said})
 
 
-_NO_SAMPLING: Final = Sampling()
-_NO_TIME: Final[Any] = None
+_BLANK: Final[dict[str, Any]] = {field.name: None for field in fields(Trajectory)}
 _ARRAYS: Final = (
     *("position", "teacher", "prompt", "image_set", "subject", "finish_reason", "model", "sample", "status"),
     *("created", "read", "states", "sides"),
