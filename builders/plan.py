@@ -53,7 +53,7 @@ class PlanWatch(Protocol):
         """A row of the release; ``settled`` if its reply is there already or on its way."""
 
     def study(self) -> None:
-        """All rows of one more study are planned."""
+        """One more study is reached; its rows are planned next."""
 
 
 _FLUSH_ROWS: Final = 2_000
@@ -86,11 +86,11 @@ class Planner:
         try:
             for study, sets in islice(self._askable(source), self.wanted.studies):
                 self.studies += 1
+                self.watch.study()
                 for images in sets:
                     questions = self._plan(study, images)
                     if questions:
                         yield Work(study, images, questions)
-                self.watch.study()
         finally:
             self._flush()
 
