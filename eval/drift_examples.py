@@ -12,6 +12,7 @@ import numpy as np
 
 from cxr_max.drift.conflict import OPPOSED, RELATIONS
 from cxr_max.drift.states import STATE_ORDER
+from cxr_max.drift.steps import steps
 from cxr_max.eval.drift_numbers import Compared, first_samples
 from cxr_max.eval.drift_rows import SIDE_ORDER, Ints, Rows
 from cxr_max.findings import FINDINGS, Side, State
@@ -175,7 +176,9 @@ def pieces(text: str, claims: tuple[Claim, ...]) -> tuple[Piece, ...]:
 def _marks(text: str, claims: tuple[Claim, ...]) -> Iterator[tuple[int, int, str]]:
     if not claims:
         return
-    labels = label(text)
+    # Only the prose: the structured answer behind it has its lines marked whole.
+    prose = steps(text)
+    labels = label(text[: prose[-1][1]] if prose else "")
     for claim in claims:
         span = labels.spans.get(claim.finding)
         if span is not None and span[0] < span[1] and labels[claim.finding] == claim.state:

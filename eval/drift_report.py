@@ -125,7 +125,7 @@ class DriftReport:
     data_use: str
     """Terms of the data set: open, registration or credentialed; empty where the manifest does not say."""
     digest: str
-    """Of the ledger behind the release, as its manifest has it."""
+    """Of the release's trajectories, as its manifest has it."""
     made_by: str
     """The version of cxr-max that sealed the release."""
     seed: int

@@ -3,15 +3,16 @@
 Texts are read in a second pass, and only where they are asked for.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_max.builders.release import read_manifest
+from cxr_max.builders.run_folder import release_in
 from cxr_max.drift.states import STATE_ORDER, Codes
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, SIDES, Side, State
@@ -158,34 +159,18 @@ def open_release(path: Path) -> Release:
     """Find the release in ``path``: a run's folder, its release folder, or any that holds such a release.
 
     Raises:
-        RequestError: there is none, or it is not sealed.
+        RequestError: there is none, it is not sealed, or it has no rows.
     """
-    for folder in (path / "release", path):
-        shards = tuple(sorted((folder / "data" / "trajectories").glob("*.parquet")))
-        if not shards and not (folder / "manifest.json").is_file():
-            continue
-        return Release(folder, _manifest(folder), shards or _missing(folder))
-    raise RequestError(f"{path} holds no release: give the --out of a cxr-max build, or its release folder.")
+    folder = release_in(path)
+    manifest = read_manifest(folder)
+    shards = tuple(sorted((folder / "data" / "trajectories").glob("*.parquet")))
+    if not shards:
+        _no_rows(folder)
+    return Release(folder, manifest, shards)
 
 
-def _missing(folder: Path) -> tuple[Path, ...]:
-    raise RequestError(f"The release in {folder} has no rows, so there is nothing to compare.")
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise RequestError(
-            f"The release in {folder} has no manifest.json, so it is unfinished: run the build again."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RequestError(
-            f"{folder / 'manifest.json'} cannot be read ({error}): build the release again."
-        ) from error
-    if not isinstance(manifest, dict):
-        raise RequestError(f"{folder / 'manifest.json'} is no manifest: build the release again.")
-    return manifest
+def _no_rows(folder: Path) -> NoReturn:
+    raise RequestError(f"The release in {folder} has no trajectories, so there is nothing to compare.")
 
 
 class _Vocabulary:
@@ -216,7 +201,7 @@ def read_rows(release: Release, watch: Watch) -> Rows:
         done += batch.num_rows
         watch("Reading rows", done, total)
     if not done:
-        _missing(release.folder)
+        _no_rows(release.folder)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     teachers = words["teacher"].values()
     order = np.argsort(np.array(teachers, dtype=object), kind="stable")
