@@ -37,7 +37,7 @@ def page(report: DriftReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"share": share, "number": number, "shade": shade}
-    template = environment.get_template("drift.html")
+    template = environment.get_template("drift_report.html")
     return template.render(report=report, findings=FINDINGS, pair_table=pair_table, plot=plot, zip=zip)
 
 
@@ -58,7 +58,7 @@ def shade(value: float | None) -> str:
     if value is None:
         return "color: var(--faint)"
     strength = min(max(value, 0.0), 1.0)
-    ink = "; color: #fff" if strength > 0.5 else ""
+    ink = "; color: #fff" if strength > 0.7 else ""
     return f"background: rgba(27, 94, 168, {0.06 + 0.9 * strength:.2f}){ink}"
 
 

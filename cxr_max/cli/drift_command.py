@@ -20,7 +20,7 @@ def command(
 ) -> None:
     """Measure where the teachers agree and how they drift, and write a page that shows it."""
     from cxr_max.cli.progress import counting
-    from cxr_max.eval.drift_page import page
+    from cxr_max.eval.drift_html import page
     from cxr_max.eval.drift_report import measure
     from cxr_max.eval.drift_table import as_json as as_plain
     from cxr_max.eval.drift_table import table, table_schema
