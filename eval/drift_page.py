@@ -11,6 +11,8 @@ from cxr_max.eval.drift_numbers import Pair
 from cxr_max.eval.drift_report import DriftReport
 from cxr_max.findings import FINDINGS
 
+FEW: Final = 20
+"""A share of fewer replies is marked."""
 PLOT_WIDTH: Final = 640
 PLOT_HEIGHT: Final = 220
 _MARGIN: Final = 36
@@ -37,8 +39,8 @@ def page(report: DriftReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"share": share, "number": number, "shade": shade}
-    template = environment.get_template("drift_report.html")
-    return template.render(report=report, findings=FINDINGS, pair_table=pair_table, plot=plot, zip=zip)
+    template = environment.get_template("drift.html")
+    return template.render(report=report, findings=FINDINGS, few=FEW, pair_table=pair_table, plot=plot, zip=zip)
 
 
 def share(value: float | None) -> str:
@@ -58,7 +60,7 @@ def shade(value: float | None) -> str:
     if value is None:
         return "color: var(--faint)"
     strength = min(max(value, 0.0), 1.0)
-    ink = "; color: #fff" if strength > 0.7 else ""
+    ink = "; color: #fff" if strength > 0.82 else ""
     return f"background: rgba(27, 94, 168, {0.06 + 0.9 * strength:.2f}){ink}"
 
 

@@ -20,12 +20,13 @@ def command(
 ) -> None:
     """Measure where the teachers agree and how they drift, and write a page that shows it."""
     from cxr_max.cli.progress import counting
-    from cxr_max.eval.drift_html import page
+    from cxr_max.eval.drift_page import page
     from cxr_max.eval.drift_report import measure
     from cxr_max.eval.drift_table import as_json as as_plain
     from cxr_max.eval.drift_table import table, table_schema
     from cxr_max.shards import canonical_json, write_shard, write_text
 
+    _check(release, out)
     with counting() as watch:
         report = measure(release, reports=reports, watch=watch)
     write_shard(out / "drift.parquet", table(report), table_schema())
@@ -37,6 +38,17 @@ def command(
     typer.echo(
         f"{out / 'index.html'} shows how {len(report.teachers)} teachers differ over {report.studies} studies"
     )
+
+
+def _check(release: Path, out: Path) -> None:
+    from cxr_max.builders.run_folder import release_in
+    from cxr_max.errors import RequestError
+
+    sealed, folder = release_in(release).resolve(), out.resolve()
+    if folder == sealed or sealed in folder.parents:
+        raise RequestError(f"{out} lies in the sealed release, which stays as it is: choose another --out.")
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file: choose a folder for --out.")
 
 
 def _summary(report: "DriftReport", out: Path) -> dict[str, Any]:
