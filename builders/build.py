@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from cxr_max.teachers.simulator import Simulator
 
 _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+_BURNED_IN: Final = (
+    "{} of the images sent declare text burned into their pixels, which may name a patient: look at them before"
+    " you share anything."
+)
 PHANTOM_STUDIES: Final = 64
 """How many studies of the endless phantom source are built when nothing is said."""
 
@@ -161,6 +165,8 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
             planner = Planner(checked.wanted, ledger, counted)
             _ask_all(checked, planner, ledger, counted, watch)
             ledger.record_gaps(planner.gaps)
+            if planner.burned_in:
+                watch.warned(_BURNED_IN.format(planner.burned_in))
             watch.sealing(planner.gaps)
             manifest = write_release(ledger, folder.release, source.info, _published(request))
             failed = planner.unanswered()
@@ -326,8 +332,9 @@ def _batch(
     try:
         images = rendered.result()
     except ImageError as error:
-        planner.gap(work.study, work.images, str(error))
+        planner.withdraw(work, str(error))
         return
+    planner.burned_in += sum(image.burned_in for image in images)
     if simulator is not None:
         _teach(simulator, work, images)
     yield Batch(tuple(Picture(image.jpeg, image.sha256) for image in images), work.questions)

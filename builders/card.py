@@ -11,8 +11,15 @@ from cxr_max.records import SPLITS, STATUSES
 from cxr_max.schemas import trajectory_schema
 
 _SIMULATED = (
-    "> **Simulated teachers.** Rows with `provider = simulated` were written by the project's loopback simulator:"
-    " no model answered. They show how a release looks and works. They are not data about any model.\n\n"
+    "> **Simulated teachers.** Rows with `provider = simulated` were written by the project's loopback"
+    " simulator: no model answered. They show how a release looks and works. They are not data about any"
+    " model.\n\n"
+)
+
+_CREDENTIALED = (
+    "> **Credentialed data.** These texts were derived from credentialed data, so they are sensitive too:"
+    " PhysioNet (24 April 2024) asks that they be shared on PhysioNet under the same agreement, not on a public"
+    " hub.\n\n"
 )
 
 
@@ -27,7 +34,7 @@ def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> 
     template = Template((files("cxr_max.data_cards") / "release.md").read_text("utf-8"))
     text = template.substitute(
         title="CXR-MAX reasoning trajectories" + (" (simulated demo)" if manifest["simulated"] else ""),
-        banner=_SIMULATED if manifest["simulated"] else "",
+        banner=_banner(manifest),
         trajectories=f"{counts['rows']:,}",
         teachers=len(counts["by_teacher"]),
         studies=f"{counts['studies']:,}",
@@ -114,6 +121,11 @@ def _columns() -> str:
         [name, "`struct of 14`" if "Pneumothorax" in kind else kind, text] for name, kind, text in described
     ]
     return _table(["column", "type", "meaning"], shortened)
+
+
+def _banner(manifest: Mapping[str, Any]) -> str:
+    credentialed = manifest["source"]["data_use"] == "credentialed"
+    return (_SIMULATED if manifest["simulated"] else "") + (_CREDENTIALED if credentialed else "")
 
 
 def _derived(manifest: Mapping[str, Any]) -> str:

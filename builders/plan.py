@@ -71,6 +71,8 @@ class Planner:
     skipped: int = 0
     """Studies without an image of the wanted view."""
     gaps: list[Gap] = field(default_factory=list)
+    burned_in: int = 0
+    """Images sent that declare text burned into their pixels."""
     rows: int = 0
     reused: int = 0
     """Rows whose reply was there before this run."""
@@ -148,6 +150,12 @@ class Planner:
         self.reused += answered
         self.watch.planned(question.teacher, settled)
         return not settled
+
+    def withdraw(self, work: Work, reason: str) -> None:
+        """Name a gap that showed only when the images were rendered: nothing was asked about them."""
+        self.gap(work.study, work.images, reason)
+        for question, _ in work.questions:
+            self._open[question.request_sha256] -= 1
 
     def gap(self, study: Study, images: Sequence[Radiograph], reason: str) -> None:
         """Name images that cannot be asked about."""

@@ -29,6 +29,8 @@ from cxr_max.shards import (
 )
 
 CONFIG: Final = "trajectories"
+_DERIVABLE: Final = {"consensus", "preferences"}
+"""Configs that are made from the trajectories, and are stale as soon as these change."""
 
 
 @dataclass(slots=True)
@@ -150,9 +152,8 @@ def _break_seal(folder: Path) -> None:
 def _seal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Drop what no longer belongs, write the card, hash every file, and write the manifest last."""
     present = [CONFIG, *manifest["derived"]]
-    for stale in (folder / "data").iterdir():
-        if stale.name not in present:
-            shutil.rmtree(stale)
+    for stale in _DERIVABLE - set(present):
+        shutil.rmtree(folder / "data" / stale, ignore_errors=True)
     shards = {config: sorted((folder / "data" / config).glob("*.parquet")) for config in present}
     splits = {config: {path.name.partition("-")[0] for path in paths} for config, paths in shards.items() if paths}
     write_text(folder / "README.md", card(manifest, splits))

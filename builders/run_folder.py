@@ -68,8 +68,13 @@ class RunFolder:
             RequestError: this run was begun with other settings, or its file is damaged.
         """
         if not self.settings.exists():
+            if self.ledger.exists():
+                raise RequestError(
+                    f"{self.settings} is missing, so nothing says what this run is about: put it back, or choose"
+                    " another --out."
+                )
             # A JSON string is a TOML string.
-            lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+            lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings.items()]
             write_text(self.settings, "".join(lines))
             return
         try:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from cxr_max.errors import DataUseError, RequestError
 from cxr_max.records import DataUse, Place
 
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+"""RFC 1918 and RFC 4193: what a laboratory's own network is made of."""
 _PROMISES = ("zero_retention", "no_training", "no_human_review")
 _FIELDS = {"provider": str, "account": str, "date": Date, "expiry": Date, **dict.fromkeys(_PROMISES, bool)}
 
@@ -46,7 +48,9 @@ def place_of(endpoint: str, declared: Place | None = None) -> Place:
         return "local"
     if declared != "local":
         return "remote"
-    if address is None or not address.is_private or address.is_unspecified or address.is_link_local:
+    if address is None or not any(
+        address in network for network in _PRIVATE if network.version == address.version
+    ):
         raise RequestError(
             f"The endpoint {endpoint} is declared local, but {host or 'it'} is not a loopback or private"
             " address: write its private IP address, or take the declaration out."
@@ -76,6 +80,10 @@ def load_attestations(path: Path, *, today: Date) -> tuple[Attestation, ...]:
         raise RequestError(f"The attestation {path} cannot be read as TOML: {error}") from error
     if not isinstance(tables, list) or not tables:
         raise RequestError(f"The attestation {path} holds no [[attestation]] table: add one per provider.")
+    if not all(isinstance(table, dict) for table in tables):
+        raise RequestError(
+            f"The attestation {path} has something else than [[attestation]] tables: see the README."
+        )
     return tuple(_attestation(table, path, today) for table in tables)
 
 

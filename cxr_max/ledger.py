@@ -226,12 +226,15 @@ class Ledger:
             )
 
     def record_gaps(self, gaps: Iterable[Gap]) -> None:
-        """Replace the list of what cannot be asked about."""
+        """Replace the list of what cannot be asked about; rows about it without a reply leave the plan."""
+        rows = [(gap.study_id, json.dumps(gap.image_ids), gap.reason) for gap in gaps]
         with self._transaction() as db:
             db.execute("DELETE FROM gaps")
+            db.executemany("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?)", rows)
             db.executemany(
-                "INSERT OR REPLACE INTO gaps VALUES (?, ?, ?)",
-                [(gap.study_id, json.dumps(gap.image_ids), gap.reason) for gap in gaps],
+                "DELETE FROM questions WHERE study_id = ? AND image_ids = ?"
+                " AND request_sha256 NOT IN (SELECT request_sha256 FROM replies)",
+                [row[:2] for row in rows],
             )
 
     # Reading back.

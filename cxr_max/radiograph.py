@@ -56,6 +56,8 @@ class EncodedImage:
     """As ``rendering_id`` gives it."""
     sha256: str
     """Of ``jpeg``."""
+    burned_in: bool = False
+    """The file declares text burned into its pixels (DICOM Burned In Annotation), which may name a patient."""
 
 
 def rendering_id(path: Path | str, rendering: Rendering = "mimic_jpg", long_side: int | None = 1024) -> str:
@@ -110,7 +112,8 @@ def encode(path: Path | str, rendering: Rendering = "mimic_jpg", long_side: int 
     name = rendering_id(path, rendering, long_side)
     kept = kept_jpeg(path, long_side) if name.startswith("as_is") else None
     jpeg, width, height = kept or _compressed(path, render(path, rendering, long_side))
-    return EncodedImage(jpeg, width, height, name, sha256(jpeg).hexdigest())
+    burned_in = is_dicom(path) and read_dicom_header(path).burned_in
+    return EncodedImage(jpeg, width, height, name, sha256(jpeg).hexdigest(), burned_in)
 
 
 def read_header(path: Path | str) -> Header:

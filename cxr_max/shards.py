@@ -72,7 +72,7 @@ def write_config(
     rows_of: Callable[[str], Iterable[Mapping[str, Any]]],
     schema: "pa.Schema",
 ) -> None:
-    """Write the shards of one config, ``<split>-00000-of-0000N.parquet``, and remove what else is there.
+    """Write the shards of one config, ``<split>-00000-of-0000N.parquet``, and remove those of before.
 
     Args:
         counts: rows per split; they fix N before the first row is written.
@@ -86,7 +86,8 @@ def write_config(
             path = folder / f"{split}-{index:05d}-of-{shards:05d}.parquet"
             write_shard(path, islice(rows, ROWS_PER_SHARD), schema)
             written.add(path)
-    for stale in set(folder.glob("*")) - written:
+    ours = {path for pattern in ("*-of-*.parquet", "*.partial") for path in folder.glob(pattern)}
+    for stale in ours - written:
         stale.unlink()
 
 

@@ -7,9 +7,9 @@ acts (a revoked key, a wrong model, an empty account) stops at once; the others 
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
@@ -19,10 +19,10 @@ from cxr_max.ledger import Answered, Failure, Ledger
 from cxr_max.records import Question, Reply, Status
 from cxr_max.teachers.base import Teacher, TeacherError
 from cxr_max.teachers.pacing import BackOff, Pace
-from cxr_max.teachers.secrets import redact
+from cxr_max.teachers.secrets import redact, without_keys
 
 ATTEMPTS: Final = 8
-"""With doubling waits of up to a minute, about four minutes until a request is given up."""
+"""With doubling waits of up to a minute, about four minutes besides the time that the attempts take."""
 FAILURES_IN_A_ROW: Final = 10
 """Requests given up one after the other until a teacher is taken to be down."""
 LOOK_AHEAD: Final = 256
@@ -198,9 +198,9 @@ class Asking:
 
     def _clean(self, reply: Reply) -> Reply:
         """A service that echoes a key must not write it into the ledger."""
-        if not any(key in reply.raw for key in self.keys if len(key) >= 6):
-            return reply
-        return replace(reply, text=redact(reply.text, self.keys), raw=redact(reply.raw, self.keys))
+        said = {name: value for name, value in asdict(reply).items() if isinstance(value, str)}
+        clean: dict[str, Any] = {name: without_keys(value, self.keys) for name, value in said.items()}
+        return replace(reply, **clean)
 
     async def _commit(self, entry: Answered | Failure) -> None:
         done = asyncio.get_running_loop().create_future()

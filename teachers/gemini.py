@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
+import requests  # noqa: F401 - whole before the SDK looks at it while another thread is still importing it
 from google import genai
 from google.genai import errors, types
 

@@ -75,7 +75,7 @@ def _reply(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:
     refusal = message.get("refusal")
     finish_reason = choice.get("finish_reason")
     return Reply(
-        text=message.get("content") or refusal or "",
+        text=_text(message.get("content")) or refusal or "",
         reasoning=message.get("reasoning_content") or message.get("reasoning"),
         ended="refused"
         if refusal
@@ -87,3 +87,10 @@ def _reply(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:
         request_id=request_id or body.get("id"),
         raw=raw,
     )
+
+
+def _text(content: Any) -> Any:
+    """Some compatible services send a list of parts instead of a string."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return content

@@ -114,9 +114,14 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
 
 
 def _refuse_odd(name: str, endpoint: str) -> None:
-    parts = urlsplit(endpoint)
+    wrong = RequestError(f"The roster's [{name}] has an endpoint that is no plain http or https URL.")
+    try:
+        parts = urlsplit(endpoint)
+        _ = parts.port
+    except ValueError:
+        raise wrong from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise RequestError(f"The roster's [{name}] has an endpoint that is no plain http or https URL.")
+        raise wrong
     if parts.username is not None or parts.password is not None:
         raise RequestError(
             f"The roster's [{name}] has a password in its endpoint: give key = the name of a variable."

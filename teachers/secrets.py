@@ -1,5 +1,6 @@
 """Keys never reach a log, the ledger, a shard or an error."""
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -8,7 +9,12 @@ _KEY_LIKE = re.compile(r"\b(?:sk|xai|pk|gsk|key)-[\w*.-]{6,}|\bAIza[\w-]{10,}|(?
 
 def redact(text: str, keys: Iterable[str]) -> str:
     """``text`` without any of ``keys``, nor anything shaped like a key (services echo them, in part)."""
+    return _KEY_LIKE.sub("[key]", without_keys(text, keys))
+
+
+def without_keys(text: str, keys: Iterable[str]) -> str:
+    """``text`` without any of ``keys``, plain or as JSON writes them; one under six characters is no secret."""
     for key in keys:
         if len(key) >= 6:
-            text = text.replace(key, "[key]")
-    return _KEY_LIKE.sub("[key]", text)
+            text = text.replace(key, "[key]").replace(json.dumps(key)[1:-1], "[key]")
+    return text

@@ -39,7 +39,10 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 """What a column may be called, in any case; the first that is there counts. The 14 findings are others."""
 
 _SEXES: Final = {"m": "M", "male": "M", "f": "F", "female": "F"}
-_NO_LICENCE: Final = frozenset({"", "-", "?", "n/a", "na", "none", "null", "unknown", "unspecified"})
+_OPEN: Final = re.compile(
+    r"\b(cc0|cc[ -]by|creative commons|public domain|pddl|odbl|odc|mit|apache|bsd|ms-pl|no restrictions?)\b"
+)
+"""Words of licences under which an image may be passed on. Any other wording is nobody's permission."""
 _RESTRICTIVE: Final = ("credentialed", "restricted", "physionet", "data use agreement", "all rights reserved")
 _HINT: Final = "_auto"
 
@@ -266,18 +269,25 @@ def _study_fields(rows: list[_Row]) -> _Row:
 
 
 def _data_use(rows: Iterable[_Row]) -> DataUse:
-    """``open`` only where every image has a licence, and none that bars passing the image on."""
+    """``open`` only where every image names a known open licence, and none that bars passing it on."""
     licences = {row.licence.casefold() for row in rows}
     barred = any(word in licence for licence in licences for word in _RESTRICTIVE)
-    return "credentialed" if barred or licences & _NO_LICENCE else "open"
+    return "open" if not barred and all(map(_OPEN.search, licences)) else "credentialed"
 
 
 def _warnings(rows: Iterable[_Row], left_out: int, table: Path | None) -> Iterator[str]:
     if table is not None and left_out:
         yield f"{left_out} images of the folder are not listed in {table.name} and are left out."
+    if not any(row.subject_id for row in rows):
+        yield (
+            "Nothing says which images are of one patient, so each counts as a patient of its own, and the file "
+            "names become identifiers in the release: rename files that name somebody, and add a column named "
+            "patient_id before splitting by patient."
+        )
     if _data_use(rows) != "open":
         yield (
-            "Nothing declares an open licence for every one of these images, so they are treated as the "
-            "strictest class, credentialed data, and are never sent to a remote service without an "
-            "attestation: name each image's licence in a column named licence of manifest.csv."
+            "Nothing declares an open licence that is known here (CC0, CC BY, public domain, MIT, ...) for every "
+            "one of these images, so they are treated as the strictest class, credentialed data, and are never "
+            "sent to a remote service without an attestation: name each image's licence in a column named "
+            "licence of manifest.csv."
         )

@@ -79,10 +79,13 @@ def _request(flags: dict[str, Any], recipe: str | None) -> "BuildRequest":
 
 
 def _sentence(result: "BuildResult") -> str:
+    from cxr_max.builders.release import read_manifest
+
+    studies = read_manifest(Path(result.release))["counts"]["trajectories"]["studies"]
     text = (
-        f"{result.trajectories} trajectories of {result.studies} studies in {result.release}\n"
-        f"{result.requests_sent} requests sent, {result.replies_reused} replies reused, {result.failed} failed,"
-        f" {result.gaps} gaps, {result.seconds:.1f} s\n"
+        f"{result.trajectories} trajectories of {studies} studies in {result.release}\n"
+        f"{result.studies} studies asked about: {result.requests_sent} requests sent, {result.replies_reused}"
+        f" replies reused, {result.failed} failed, {result.gaps} gaps, {result.seconds:.1f} s\n"
         f'load_dataset("{result.release}", "trajectories")'
     )
     if result.complete:

@@ -95,7 +95,8 @@ class ConsoleWatch:
         self._board = _Board(studies, lines={spec.name: _Line() for spec in teachers})
         if any(spec.provider == "simulated" for spec in teachers):
             self._say(_SIMULATED)
-        self._say(f"Asking {len(teachers)} teachers about {studies if studies is not None else 'all'} studies")
+        about = "all studies" if studies is None else _many(studies, "study", "studies")
+        self._say(f"Asking {_many(len(teachers), 'teacher', 'teachers')} about {about}")
         if self._console.is_terminal:
             self._live = Live(self._board, console=self._console, refresh_per_second=4)
             self._live.start()
@@ -144,7 +145,7 @@ class ConsoleWatch:
     def summarise(self) -> None:
         """Say why something is missing, the commonest reasons first."""
         for (teacher, message), times in self._reasons.most_common(_SHOWN):
-            self._say(f"Failed {times} times: {teacher}: {message}")
+            self._say(f"Failed {_many(times, 'time', 'times')}: {teacher}: {message}")
         for gap in self._gaps[:_SHOWN]:
             self._say(f"Gap: study {gap.study_id}: {gap.reason}")
         more = max(0, len(self._reasons) - _SHOWN) + max(0, len(self._gaps) - _SHOWN)
@@ -153,6 +154,10 @@ class ConsoleWatch:
 
     def _say(self, sentence: str) -> None:
         self._console.print(sentence, markup=False, soft_wrap=True)
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _span(seconds: float) -> str:

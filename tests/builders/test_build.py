@@ -216,7 +216,9 @@ def test_broken_images_are_named_gaps(tmp_path: Path, damaged: tuple[Path, Path,
     name = ("mimic-cxr", "mimic-cxr-jpg")[tree]
     result, watch = built(f"{name}:{damaged[tree]}", tmp_path / "out", "sim-grok-4")
     frontal = damaged[2]
-    assert not result.complete and result.gaps == 3
+    assert not result.complete and (result.gaps, result.failed) == (3, 0)
+    card = (tmp_path / "out" / "release" / "README.md").read_text()
+    assert "3 image sets could not be asked about, and 0 requests" in card and "Credentialed data" in card
     assert {image for gap in watch.gaps for image in gap.image_ids} == set(frontal[:3])
     assert all(gap.study_id and gap.reason for gap in watch.gaps)
     assert {row["image_ids"][0] for row in rows(tmp_path / "out")} == set(frontal[3:])
@@ -247,6 +249,48 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("x [")
     with pytest.raises(RequestError, match=r"run\.toml cannot be read"):
         built("phantom", tmp_path, "sim-grok-4", studies=2)
+
+
+def test_a_run_without_its_settings_is_not_guessed_at(tmp_path: Path) -> None:
+    built("phantom", tmp_path, "sim-grok-4", studies=2)
+    (tmp_path / "run.toml").unlink()
+    with pytest.raises(RequestError, match=r"run\.toml is missing"):
+        built("phantom:9", tmp_path, "sim-grok-4", studies=2)
+
+
+def test_odd_names_are_kept(tmp_path: Path) -> None:
+    from PIL import Image
+
+    images = tmp_path / 'im 😀 é "quoted"'
+    images.mkdir()
+    Image.new("L", (64, 64), 90).save(images / "one.png")
+    for _ in range(2):
+        result, _ = built(f"folder:{images}", tmp_path / "out 😀", "sim-grok-4")
+    assert (result.trajectories, result.requests_sent) == (1, 0)
+
+
+def test_burned_in_text_is_warned_of(tmp_path: Path) -> None:
+    import pydicom
+
+    from tests.mimic_fixture import write_mimic
+
+    dicom, _ = write_mimic(tmp_path / "mimic")
+    images = tmp_path / "images"
+    images.mkdir()
+    dataset = pydicom.dcmread(next(dicom.rglob("*.dcm")))
+    dataset.BurnedInAnnotation = "YES"
+    dataset.save_as(images / "one.dcm")
+    _, watch = built(f"folder:{images}", tmp_path / "out", "sim-grok-4")
+    assert any("1 of the images sent declare text burned into their pixels" in text for text in watch.warnings)
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    built("phantom", tmp_path, "sim-grok-4", studies=2)
+    others = [tmp_path / "release" / "data" / "trajectories" / "mine.txt", tmp_path / "release" / "data" / "mine"]
+    others[0].touch()
+    others[1].mkdir()
+    built("phantom", tmp_path, "sim-grok-4", studies=3)
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -77,7 +77,8 @@ def test_the_table_is_the_list_in_its_order(tmp_path: Path) -> None:
     )
     source = Folder(tmp_path)
     assert [study.radiographs[0].image_id for study in source.studies()] == ["c.png", "a.png", "gone.png"]
-    assert source.warnings == ("2 images of the folder are not listed in manifest.csv and are left out.",)
+    assert source.warnings[0] == "2 images of the folder are not listed in manifest.csv and are left out."
+    assert len(source.warnings) == 2 and "add a column named patient_id" in source.warnings[1]
     assert source.info.data_use == "open"
 
 
@@ -190,8 +191,9 @@ def test_ages(tmp_path: Path, age: str, years: float | None) -> None:
 def test_data_use(tmp_path: Path, table: str | None, data_use: str) -> None:
     source = Folder(make(tmp_path, "a.png", "b.png", table=table))
     assert (source.info.data_use, source.info.licence) == (data_use, "other")
-    assert bool(source.warnings) == (data_use == "credentialed")
-    for warning in source.warnings:
+    about_licences = [warning for warning in source.warnings if "licence" in warning]
+    assert len(about_licences) == (data_use == "credentialed")
+    for warning in about_licences:
         assert "attestation" in warning and "a column named licence" in warning
 
 
@@ -261,3 +263,19 @@ def test_openly_licensed_radiographs() -> None:
     assert sum(study.reference_findings is None for study in listed) == 60
     assert listed[0].other_labels == {"finding": "COVID-19, ARDS", "finding_hints_auto": "Consolidation=1"}
     assert all(study.radiographs[0].path.is_file() for study in listed)
+
+
+@pytest.mark.parametrize(
+    ("licence", "data_use"),
+    [
+        ("CC BY-NC-SA 4.0", "open"), ("CC0", "open"), ("cc-by-4.0", "open"), ("public domain", "open"),
+        ("Apache-2.0", "open"), ("no restrictions on use", "open"),
+        ("internal use only", "credentialed"), ("proprietary", "credentialed"), ("DUA", "credentialed"),
+        ("MIMIC", "credentialed"), ("no licence", "credentialed"), ("not specified", "credentialed"),
+        ("tbd", "credentialed"), ("permitted", "credentialed"), ("CC BY, PhysioNet credentialed", "credentialed"),
+    ],
+)  # fmt: skip
+def test_only_a_known_open_licence_opens_a_folder(tmp_path: Path, licence: str, data_use: str) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "labels.csv").write_text(f'file,licence\na.png,"{licence}"\n')
+    assert Folder(tmp_path).info.data_use == data_use

@@ -197,6 +197,46 @@ def test_a_proxy_of_the_environment_sees_nothing_of_a_local_teacher(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        openai_choice("stop", content={"no": "text"}),
+        openai_choice("stop", content="t", reasoning_content=["no", "text"]),
+        body("openai", model={"name": "m"}),
+        body("openai", usage={"prompt_tokens": 2**70, "completion_tokens": 1}),
+        body("openai", usage={"prompt_tokens": 3_000_000_000, "completion_tokens": 1}),
+        body("openai", usage={"prompt_tokens": "7", "completion_tokens": 1}),
+        web.Response(text="[" * 200_000, content_type="application/json"),
+    ],
+)
+def test_what_no_ledger_could_hold_is_a_bad_reply(answer: web.Response) -> None:
+    assert fail("openai", answer).kind == "bad_reply"
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    raw = '{"choices": [{"finish_reason": "stop", "message": {"content": "a \\ud800 b"}}]}'
+    reply, _, _ = ask("openai", web.Response(text=raw, content_type="application/json"))
+    assert reply.text == "a \ufffd b" and reply.text.encode()
+
+
+def test_content_in_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": "I see "}, {"type": "text", "text": "a heart."}]
+    reply, _, _ = ask("openai", openai_choice("stop", content=parts))
+    assert reply.text == "I see a heart."
+
+
+@every_wire
+def test_an_odd_delay_is_no_delay_and_a_long_one_is_cut(wire: Wire) -> None:
+    odd = web.Response(status=429, text='{"error": {"retryDelay": 5}}', content_type="application/json")
+    assert fail(wire, odd).retry_after_s is None
+    assert fail(wire, error(429, headers={"Retry-After": "1e12"})).retry_after_s == 600.0
+
+
+@every_wire
+def test_an_error_cannot_steer_a_terminal(wire: Wire) -> None:
+    assert "\x1b" not in str(fail(wire, error(500, "\x1b]0;title\x07 \x1b[31mred")))
+
+
 def test_only_openai_itself_gets_its_own_name_for_the_limit() -> None:
     from cxr_max.teachers.openai import OFFICIAL, OpenAITeacher
     from tests.teachers.scripted import spec

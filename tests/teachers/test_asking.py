@@ -1,6 +1,8 @@
 """The sending loop: committed before known, retried when it helps, stopped when it does not."""
 
 import asyncio
+import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,6 +258,21 @@ def test_keys_do_not_reach_the_ledger(ledger: Ledger) -> None:
     assert message == "you sent [key] and [key]" == ledger.failures()[0].message
     dump = "\n".join(ledger._db.iterdump())
     assert key not in dump and "your key is [key]" in dump
+
+
+@pytest.mark.parametrize("key", ["plain-secret-0123", 'sec"ret\\key-0123'])
+def test_keys_are_taken_out_of_every_field(ledger: Ledger, key: str) -> None:
+    class Echo(Fake):
+        async def ask(self, images: Sequence[bytes], prompt: str, key_: str) -> Reply:
+            return Reply(key, key, "stop", key, key, 1, 1, key, json.dumps({"echo": key}))
+
+    ledger.plan([question(0, "a")])
+    run(ledger, 1, Echo(), keys=[key])
+    ((_, back),) = ledger.rows()
+    for said in (back.reply.text, back.reply.reasoning, back.reply.finish_reason, back.reply.model_reported):
+        assert said == "[key]"
+    (raw,) = ledger._db.execute("SELECT raw FROM replies").fetchone()
+    assert json.loads(zlib.decompress(raw)) == {"echo": "[key]"}
 
 
 def test_a_full_disk_stops_everything(ledger: Ledger) -> None:

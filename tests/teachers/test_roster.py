@@ -74,6 +74,9 @@ def test_a_user_changes_a_setting_and_keeps_the_others(tmp_path: Path) -> None:
         ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "https://me:pw@a.example/v1"', "password"),
         ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "a.example/v1"', "no plain http"),
         ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "file:///etc/passwd"', "no plain http"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "http://[::1/v1"', "no plain http"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "http://127.0.0.1:abc/v1"', "no plain http"),
+        ('[x]\nprovider = "openai"\nmodel = "m"\nendpoint = "//127.0.0.1/v1"', "no plain http"),
         ("[x", "cannot be read as TOML"),
     ],
 )
