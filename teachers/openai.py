@@ -31,6 +31,10 @@ class OpenAITeacher:
             ),
         )
 
+        if base_url != OFFICIAL:
+            # Read from the environment by the SDK, and nobody else's business.
+            self._client.organization = self._client.project = None
+
     async def ask(self, images: Sequence[bytes], prompt: str, key: str) -> Reply:
         """See ``Teacher.ask``."""
         try:

@@ -237,6 +237,13 @@ def test_an_error_cannot_steer_a_terminal(wire: Wire) -> None:
     assert "\x1b" not in str(fail(wire, error(500, "\x1b]0;title\x07 \x1b[31mred")))
 
 
+def test_the_account_at_openai_is_no_other_services_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-of-somebody")
+    _, _, headers = ask("openai", body("openai"))
+    assert not any("of-somebody" in value for value in headers.values())
+
+
 def test_only_openai_itself_gets_its_own_name_for_the_limit() -> None:
     from cxr_max.teachers.openai import OFFICIAL, OpenAITeacher
     from tests.teachers.scripted import spec
