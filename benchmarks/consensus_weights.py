@@ -35,7 +35,6 @@ ACCURACY: Final[dict[str, tuple[float, ...]]] = {
 sensitivity and specificity alike. Thirteen of the 35 are below 1/2, which no label-free method can know."""
 PREVALENCE: Final = 0.4
 ABOVE_CHANCE: Final = 0.55
-METHODS: Final = ("plain vote", "weighted vote", "posterior")
 
 
 @dataclass(frozen=True)

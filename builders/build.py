@@ -21,6 +21,7 @@ from cxr_max.builders.release import write_release
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
+from cxr_max.costs import add_cost
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.errors import CxrMaxError, ImageError, RequestError
 from cxr_max.ledger import Gap, Ledger
@@ -120,8 +121,7 @@ class _Counted:
 
     def answered(self, teacher: str, status: Status, cost_usd: float | None) -> None:
         self.sent += 1
-        known = self.cost_usd is not None and cost_usd is not None
-        self.cost_usd = self.cost_usd + cost_usd if known else None  # type: ignore[operator]
+        self.cost_usd = add_cost(self.cost_usd, cost_usd)
         self._watch.answered(teacher, status, cost_usd)
 
     def failed(self, teacher: str, message: str) -> None:
@@ -165,6 +165,10 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
             planner = Planner(checked.wanted, ledger, counted)
             _ask_all(checked, planner, ledger, counted, watch)
             ledger.record_gaps(planner.gaps)
+            if planner.skipped:
+                watch.warned(
+                    f"{planner.skipped} studies have no image of the wanted view, so they were not asked about."
+                )
             if planner.burned_in:
                 watch.warned(_BURNED_IN.format(planner.burned_in))
             watch.sealing(planner.gaps)

@@ -73,7 +73,6 @@ class Planner:
     gaps: list[Gap] = field(default_factory=list)
     burned_in: int = 0
     """Images sent that declare text burned into their pixels."""
-    rows: int = 0
     reused: int = 0
     """Rows whose reply was there before this run."""
     _answered: set[str] = field(default_factory=set)
@@ -146,7 +145,6 @@ class Planner:
         answered = key in self._answered
         settled = answered or key in self._open
         self._open[key] += not answered
-        self.rows += 1
         self.reused += answered
         self.watch.planned(question.teacher, settled)
         return not settled

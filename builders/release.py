@@ -16,6 +16,7 @@ from cxr_max import __version__
 from cxr_max.builders.card import card
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.trajectories import trajectory_of
+from cxr_max.costs import add_cost
 from cxr_max.errors import RequestError
 from cxr_max.ledger import UNDIVIDED, Ledger
 from cxr_max.records import SPLITS, Trajectory
@@ -50,7 +51,7 @@ class _Tally:
     cost_usd: float | None = 0.0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, row: Trajectory) -> None:
+    def add(self, row: Trajectory, written: Mapping[str, Any]) -> None:
         self.rows += 1
         self.by_split[row.split or UNDIVIDED] += 1
         self.by_teacher[row.teacher][row.status] += 1
@@ -59,14 +60,13 @@ class _Tally:
         self.renderings.add(row.rendering)
         self.prompts.add((row.prompt_name, row.prompt_version, row.prompt_sha256, row.prompt_given))
         self.simulated += row.provider == "simulated"
-        known = self.cost_usd is not None and row.cost_usd is not None
-        self.cost_usd = self.cost_usd + row.cost_usd if known else None  # type: ignore[operator]
+        self.cost_usd = add_cost(self.cost_usd, row.cost_usd)
         if row.model_reported is not None:
             self.models_reported[row.teacher].add(row.model_reported)
         if row.labeler is not None:
             self.labelers.add(row.labeler)
         # Of all that a row holds: another labeler makes other trajectories of the same replies.
-        self.digest.update(json.dumps(row_of(row), default=str, sort_keys=True).encode())
+        self.digest.update(json.dumps(written, default=str, sort_keys=True).encode())
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -176,8 +176,9 @@ def _write_shards(ledger: Ledger, folder: Path, tally: _Tally) -> None:
 def _rows(ledger: Ledger, split: str, tally: _Tally) -> Iterator[dict[str, Any]]:
     for question, answered in ledger.rows(split):
         trajectory = trajectory_of(question, answered)
-        tally.add(trajectory)
-        yield row_of(trajectory)
+        row = row_of(trajectory)
+        tally.add(trajectory, row)
+        yield row
 
 
 def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, str], tally: _Tally) -> dict[str, Any]:

@@ -5,13 +5,13 @@ bullets, bold type, code fences and headings, all of which are ignored.
 """
 
 import re
+from collections import deque
 from dataclasses import dataclass
-from typing import Final
 
 from cxr_max.findings import FINDINGS, SIDES, STATES, Side, State, blank, blank_sides
 from cxr_max.records import Ended, Status
 
-HEADING: Final = re.compile(
+_HEADING = re.compile(
     r"^(?:[^\w\n]|_){0,20}(?:final[ \t]{1,5})?answer(?:[^\w\n]|_){0,20}$", re.IGNORECASE | re.MULTILINE
 )
 # Bounded, so that no line, however long or odd, takes more than linear time.
@@ -35,16 +35,21 @@ class Answer:
     sides: dict[str, Side | None]
 
 
+def last_heading(text: str) -> re.Match[str] | None:
+    """The last line that only says "answer": what follows it is the structured answer."""
+    return next(iter(deque(_HEADING.finditer(text), maxlen=1)), None)
+
+
 def read(text: str) -> Answer | None:
     """The last answer block of ``text``; ``None`` where there is no block or it names no finding.
 
     A finding said twice keeps the last word. A side is kept only with a present or uncertain finding.
     """
-    headings = list(HEADING.finditer(text))
-    if not headings:
+    heading = last_heading(text)
+    if heading is None:
         return None
     answer = Answer(blank(), blank_sides())
-    lines = text[headings[-1].end() :].splitlines()
+    lines = text[heading.end() :].splitlines()
     said = [_read_line(line, answer) for line in lines]
     return answer if any(said) else None
 

@@ -75,7 +75,7 @@ def plot(values: Sequence[float | None], top: float) -> dict[str, object]:
     """Points of a line over the relative position in the text, in pixels of the plot.
 
     Args:
-        values: one per relative position 1/J ... 1; the line breaks at ``None``.
+        values: one per relative position 1/J ... 1; the line passes over ``None``.
         top: the value at the upper edge.
     """
     points = []

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from cxr_max.answers import status_of
+from cxr_max.costs import cost_of
 from cxr_max.data_use import Gate
 from cxr_max.ledger import Answered, Failure, Ledger
 from cxr_max.records import Question, Reply, Status
@@ -161,7 +162,7 @@ class Asking:
         assert reply is not None
         latency_s = time.perf_counter() - started
         clean = self._clean(reply)
-        cost = _cost(clean, desk.teacher.spec.usd_per_million)
+        cost = cost_of(clean, desk.teacher.spec.usd_per_million)
         hashes = tuple(picture.sha256 for picture in batch.pictures)
         now = datetime.now(UTC)
         await self._commit(Answered(question.request_sha256, hashes, clean, cost, latency_s, now))
@@ -236,12 +237,6 @@ async def _asked(teacher: Teacher, images: Sequence[bytes], prompt: str, key: st
     # SDKs raise whatever their next version likes. One odd reply must not take the paid ones in flight with it.
     except Exception as error:
         raise TeacherError("bad_request", f"{type(error).__name__}: {error}") from error
-
-
-def _cost(reply: Reply, usd_per_million: tuple[float, float] | None) -> float | None:
-    if usd_per_million is None or reply.input_tokens is None or reply.output_tokens is None:
-        return None
-    return (reply.input_tokens * usd_per_million[0] + reply.output_tokens * usd_per_million[1]) / 1e6
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from cxr_max.costs import add_cost
 from cxr_max.ledger import Gap
 from cxr_max.records import Status
 from cxr_max.teachers.base import TeacherSpec
@@ -120,8 +121,7 @@ class ConsoleWatch:
         line = self._board.lines[teacher]
         line.done += 1
         line.refused += status == "refused"
-        known = line.cost_usd is not None and cost_usd is not None
-        line.cost_usd = line.cost_usd + cost_usd if known else None  # type: ignore[operator]
+        line.cost_usd = add_cost(line.cost_usd, cost_usd)
 
     def failed(self, teacher: str, message: str) -> None:
         """See ``Watch``."""

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from cxr_max.answers import last_heading
+
 _MARK: Final = r"(?:[-*+•▪◦●‣–—✓✔✅❌❓]\ufe0f?+|\(?[0-9]{1,3}[.)]|\(?[A-Za-z]\))"
 _BULLET: Final = re.compile(rf"(?:{_MARK}[ \t]++)*+")
 _END: Final = re.compile(r"""[.!?]["'”’)\]*_`]*+\s++(?![a-z])""")
-_ANSWERS: Final[frozenset[str]] = frozenset({"answer", "final answer"})
 _ABBREVIATIONS: Final[frozenset[str]] = frozenset(
     {"dr", "mr", "mrs", "ms", "prof", "st", "vs", "fig", "approx", "ca", "cf", "resp", "i.e", "e.g"}
 )
@@ -64,12 +65,9 @@ def _lines(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _answer_start(text: str) -> int:
-    """Where the last line that only says "answer" begins; the text's length where there is none."""
-    start = len(text)
-    for begin, end in _lines(text):
-        if end - begin <= 40 and re.sub(r"[\W_]+", " ", text[begin:end]).strip().lower() in _ANSWERS:
-            start = begin
-    return start
+    """Where the structured answer begins; the text's length where there is none."""
+    heading = last_heading(text)
+    return heading.start() if heading else len(text)
 
 
 def _blocks(text: str, limit: int) -> Iterator[_Block]:

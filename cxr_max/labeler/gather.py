@@ -1,7 +1,6 @@
 """All sentences of a text -> one label per finding."""
 
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -84,7 +83,7 @@ def label(text: str, *, structured: bool = False, given: tuple[str, ...] = ()) -
         given: The findings that the prompt gave away. A bare repetition of one is an echo and no finding; a
             sentence that says where it is seen is one.
     """
-    heading = _last_heading(text) if structured else None
+    heading = answers.last_heading(text) if structured else None
     if heading is None:
         return _of_text(text, given)
     lines = [line[:_BLOCK_WIDTH] for line in text[heading.end() :].split("\n", _BLOCK_LINES)[:_BLOCK_LINES]]
@@ -92,10 +91,6 @@ def label(text: str, *, structured: bool = False, given: tuple[str, ...] = ()) -
     if answer is None:
         return _of_text(text, given)
     return _decided(answer, _of_text(text[: heading.start()], given), heading)
-
-
-def _last_heading(text: str) -> re.Match[str] | None:
-    return next(iter(deque(answers.HEADING.finditer(text), maxlen=1)), None)
 
 
 def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> Labels:

@@ -226,6 +226,19 @@ def test_broken_images_are_named_gaps(tmp_path: Path, damaged: tuple[Path, Path,
         assert len(ledger.gaps()) == 3
 
 
+def test_studies_without_a_frontal_image_are_told(tmp_path: Path) -> None:
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("one", "two"):
+        Image.new("L", (64, 64), 90).save(images / f"{name}.png")
+    (images / "labels.csv").write_text("file,view,patient_id\none.png,PA,1\ntwo.png,LATERAL,2\n")
+    result, watch = built(f"folder:{images}", tmp_path / "out", "sim-grok-4")
+    assert (result.studies, result.gaps) == (1, 0)
+    assert any(text.startswith("1 studies have no image of the wanted view") for text in watch.warnings)
+
+
 def test_equal_files_are_bought_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
