@@ -48,5 +48,5 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[eval,dev]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[train,eval,dev]"
 	@touch $@

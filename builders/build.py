@@ -1,14 +1,11 @@
 """Study x Teacher -> ledger -> release: the main job, from a checked request to a sealed release."""
 
-import asyncio
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -19,26 +16,22 @@ from cxr_max import prompts
 from cxr_max.builders.plan import Planner, PlanWatch, Views, Wanted, Work
 from cxr_max.builders.release import write_release
 from cxr_max.builders.run_folder import RunFolder
+from cxr_max.builders.sending import BURNED_IN, send
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
 from cxr_max.costs import add_cost
 from cxr_max.data_use import Gate, load_attestations
-from cxr_max.errors import CxrMaxError, ImageError, RequestError
+from cxr_max.errors import ImageError, RequestError
 from cxr_max.ledger import Gap, Ledger
 from cxr_max.radiograph import EncodedImage, Rendering, encode
 from cxr_max.records import Split, Status
 from cxr_max.teachers import roster
-from cxr_max.teachers.asking import Asking, Batch, Picture, Watch
+from cxr_max.teachers.asking import Batch, Picture, Watch
 from cxr_max.teachers.base import TeacherSpec
 
 if TYPE_CHECKING:
     from cxr_max.teachers.simulator import Simulator
 
-_HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
-_BURNED_IN: Final = (
-    "{} of the images sent declare text burned into their pixels, which may name a patient: look at them before"
-    " you share anything."
-)
 PHANTOM_STUDIES: Final = 64
 """How many studies of the endless phantom source are built when nothing is said."""
 
@@ -97,12 +90,6 @@ class BuildWatch(Watch, PlanWatch, Protocol):
 
     def sealing(self, gaps: Sequence[Gap]) -> None:
         """All is asked, but for ``gaps``; the release is being written."""
-
-
-class Interrupted(CxrMaxError):
-    """The user stopped the build; the same command goes on where it ended."""
-
-    exit_code = 130
 
 
 class _Counted:
@@ -170,7 +157,7 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
                     f"{planner.skipped} studies have no image of the wanted view, so they were not asked about."
                 )
             if planner.burned_in:
-                watch.warned(_BURNED_IN.format(planner.burned_in))
+                watch.warned(BURNED_IN.format(planner.burned_in))
             watch.sealing(planner.gaps)
             manifest = write_release(ledger, folder.release, source.info, _published(request))
             failed = planner.unanswered()
@@ -192,6 +179,11 @@ def _check(request: BuildRequest) -> _Checked:
     if request.concurrency is not None:
         specs = tuple(replace(spec, concurrency=request.concurrency) for spec in specs)
     prompt = prompts.load(request.prompt)
+    if prompt.given == "trajectories":
+        raise RequestError(
+            f"The prompt {prompt.name} is about replies that are there already: build with diagnose, then run"
+            " cxr-max consensus --method student."
+        )
     keys = roster.keys_of(specs)
     attested = load_attestations(request.attestation, today=date.today()) if request.attestation else ()
     source = open_source(request.source, workspace=request.out, labels=request.labels)
@@ -242,64 +234,10 @@ def _ask_all(checked: _Checked, planner: Planner, ledger: Ledger, counted: _Coun
         _simulator() if simulated else nullcontext() as simulator,
         closing(_batches(chain([first], work), planner, simulator)) as batches,
     ):
-        stopped = asyncio.run(_ask(checked, batches, ledger, counted, watch, simulator))
-    if stopped:
-        raise Interrupted(
-            f"Stopped: all replies received are kept in {ledger.path}; the same command goes on from there."
-        )
-
-
-async def _ask(
-    checked: _Checked,
-    batches: Iterator[Batch],
-    ledger: Ledger,
-    counted: _Counted,
-    watch: BuildWatch,
-    simulator: "Simulator | None",
-) -> bool:
-    """Returns whether a stop was asked for."""
-    stop = asyncio.Event()
-    asking = Asking(
-        teachers=[
-            roster.connect(spec, checked.keys[spec.name], simulator.address if simulator else None)
-            for spec in checked.wanted.teachers
-        ],
-        gate=checked.gate,
-        ledger=ledger,
-        watch=counted,
-        keys=[key for spec, key in zip(checked.wanted.teachers, checked.keys.values(), strict=True) if spec.key],
-        stop=stop,
-    )
-    task = asyncio.create_task(asking.run(batches))
-    with _signals(stop, task, watch):
-        try:
-            await task
-        except asyncio.CancelledError:
-            stop.set()
-    return stop.is_set()
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, task: "asyncio.Task[None]", watch: BuildWatch) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops sending; the second gives up the replies in flight."""
-
-    def asked() -> None:
-        if stop.is_set():
-            task.cancel()
-            return
-        stop.set()
-        watch.stopping()
-
-    # Only a main thread gets signals; a build inside somebody's program leaves them to it.
-    handled = _HANDLED if threading.current_thread() is threading.main_thread() else ()
-    loop = asyncio.get_running_loop()
-    for number in handled:
-        loop.add_signal_handler(number, asked)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+        send(
+            batches, checked.wanted.teachers, checked.keys, checked.gate, ledger, counted, watch.stopping,
+            simulator.address if simulator else None,
+        )  # fmt: skip
 
 
 def _simulator() -> "Simulator":

@@ -22,6 +22,11 @@ _CREDENTIALED = (
     " hub.\n\n"
 )
 
+_PREFERENCES = (
+    "A preference's `conflicts` count opposed findings only. Where `agreeing` is true, the dispreferred text"
+    " claims exactly what the consensus claims: other words, but no negative."
+)
+
 
 def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> str:
     """README.md of a release: front matter for the Hub, then the text for people.
@@ -135,7 +140,21 @@ def _derived(manifest: Mapping[str, Any]) -> str:
         f"- `{config}`: {manifest['counts'][config]['rows']:,} rows, made by {entry['method']}"
         for config, entry in manifest["derived"].items()
     ]
-    return "\n".join(lines)
+    written = _written(manifest["counts"]["consensus"].get("student", {}))
+    return "\n".join(lines) + f"\n\n{written}{_PREFERENCES}"
+
+
+def _written(outcomes: Mapping[str, int]) -> str:
+    """What became of the texts that a model was asked for."""
+    if not outcomes:
+        return ""
+    reasons = [f"{count:,} {name}" for name, count in outcomes.items() if count and name != "kept"]
+    others = f" Of the others the vote's text stands: {', '.join(reasons)}." if reasons else ""
+    return (
+        f"A model was asked for the consensus in words, and {outcomes['kept']:,} of its texts are kept: they are"
+        " whole and in the form that was asked for, claim what the vote claims, copy no trajectory and mention no"
+        f" readers.{others}\n\n"
+    )
 
 
 def _gaps(manifest: Mapping[str, Any]) -> str:

@@ -115,6 +115,11 @@ def takes_part(trajectory: Trajectory) -> bool:
     return trajectory.status == "ok" and trajectory.findings is not None
 
 
+def decided(consensus: Consensus) -> bool:
+    """Whether the vote says anything about any finding."""
+    return any(state is not None for state in consensus.findings.values())
+
+
 def shares(trajectories: Iterable[Trajectory], finding: str) -> dict[str, dict[State, Fraction]]:
     """Each teacher's one vote on a finding, split over its samples; only teachers that mention it."""
     said = {teacher: _states(rows, finding) for teacher, rows in _samples(trajectories).items()}

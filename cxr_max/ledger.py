@@ -213,6 +213,12 @@ class Ledger:
 
     # What came back.
 
+    def reply(self, request_sha256: str) -> Answered | None:
+        """What was answered to one request, without ``raw``; ``None`` where there is no reply yet."""
+        query = f"SELECT {', '.join(_READ_COLUMNS)} FROM replies WHERE request_sha256 = ?"
+        with self._lock:
+            return next((_answered_of(request_sha256, row) for row in self._read(query, (request_sha256,))), None)
+
     def commit(self, answers: Sequence[Answered], failures: Sequence[Failure] = ()) -> None:
         """Write replies and failures in one transaction; a reply clears its request's failure."""
         with self._transaction() as db:

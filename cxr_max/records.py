@@ -205,3 +205,6 @@ class Preference:
     """Who wrote each rejected text."""
     conflicts: tuple[float | None, ...]
     """Each rejected text's conflict with the consensus, 0 to 1; ``None`` where nothing is comparable."""
+    agreeing: tuple[bool, ...]
+    """Whether each rejected text claims exactly what the consensus claims: such a text is no negative. A conflict
+    of 0 does not say so, since it counts opposed findings only."""

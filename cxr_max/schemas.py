@@ -89,7 +89,8 @@ _CONSENSUS: Final = {
     "support": "Per finding, how many teachers say what the vote says, and how many say anything",
     "abstained": "Teachers that were asked and took no part: refused, truncated, filtered or unparsed",
     "method": "What made it, with its version and settings",
-    "text": "The consensus in words: the trajectory at the middle of those that say it, else composed",
+    "text": "The consensus in words: a student's if `method` says so, else the trajectory at the middle of those"
+    " that say it, else composed",
 }
 _PREFERENCE: Final = {
     "study_id": "The study's identifier in its data set",
@@ -99,6 +100,7 @@ _PREFERENCE: Final = {
     "rejected": "The dispreferred texts",
     "rejected_teachers": "Who wrote each of them",
     "conflicts": "Each dispreferred text's conflict with the consensus, 0 to 1; null where none is comparable",
+    "agreeing": "Whether each dispreferred text claims exactly what the consensus claims, and so is no negative",
 }
 
 
@@ -123,6 +125,7 @@ def preference_schema() -> "pa.Schema":
     types: dict[str, pa.DataType] = {
         **dict.fromkeys(("image_sha256", "rejected", "rejected_teachers"), pa.list_(pa.string())),
         "conflicts": pa.list_(pa.float64()),
+        "agreeing": pa.list_(pa.bool_()),
     }
     return _schema("preferences", _PREFERENCE, types)
 
@@ -157,12 +160,37 @@ def read_trajectories(folder: Path, split: str) -> Iterator[Trajectory]:
     Args:
         folder: the release.
     """
+    yield from map(trajectory_of_row, _rows(folder, "trajectories", split))
+
+
+def read_questions(folder: Path, split: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Study, sha256 of the images and sha256 of the prompt of every trajectory: no text is decoded."""
+    columns = ["study_id", "image_sha256", "prompt_sha256"]
+    for row in _rows(folder, "trajectories", split, columns):
+        yield row["study_id"], tuple(row["image_sha256"]), row["prompt_sha256"]
+
+
+def read_consensus(folder: Path, split: str) -> Iterator[Consensus]:
+    """The consensus rows of one split of a release, in the order of its trajectories."""
+    yield from map(consensus_of_row, _rows(folder, "consensus", split))
+
+
+def _rows(folder: Path, config: str, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    for path in sorted((folder / "data" / "trajectories").glob(f"{split}-*.parquet")):
+    for path in sorted((folder / "data" / config).glob(f"{split}-*.parquet")):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                yield from map(trajectory_of_row, file.read_row_group(group).to_pylist())
+                yield from file.read_row_group(group, columns=columns).to_pylist()
+
+
+def consensus_of_row(row: Mapping[str, Any]) -> Consensus:
+    """The inverse of ``row_of_consensus``."""
+    values = {name: row[name] for name in _CONSENSUS}
+    for name in ("image_sha256", "abstained"):
+        values[name] = tuple(values[name])
+    values["support"] = {name: (said["votes"], said["voters"]) for name, said in row["support"].items()}
+    return Consensus(**values)
 
 
 def trajectory_of_row(row: Mapping[str, Any]) -> Trajectory:

@@ -63,6 +63,13 @@ def test_a_committed_reply_is_never_overwritten(ledger: Ledger) -> None:
     assert [a.reply.text for _, a in ledger.rows()] == ["first"]
 
 
+def test_one_reply_is_found_by_its_request(ledger: Ledger) -> None:
+    assert ledger.reply("k") is None
+    ledger.commit([answered("k"), answered("l", "other")])
+    expected = answered("k")
+    assert ledger.reply("k") == dataclasses.replace(expected, reply=dataclasses.replace(expected.reply, raw=""))
+
+
 def test_two_rows_share_one_purchase(ledger: Ledger) -> None:
     ledger.plan([question("s1", key="k"), question("s2", key="k")])
     ledger.commit([answered("k")])

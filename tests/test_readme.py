@@ -89,7 +89,7 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 9
+    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 11
 
 
 def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
@@ -102,10 +102,25 @@ def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
         f"{sys.executable} - <<'EOF'\n{blocks('python')[0]}\nEOF", tmp_path, HF_HOME=str(tmp_path / "hf")
     )
     assert "sim-" in printed and "ANSWER" in printed
-    consensus, drift = (line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in commands()[7:])
+    consensus, drift = (line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in commands()[7:9])
     assert "64 consensus rows" in run(consensus, tmp_path)
     run(drift, tmp_path)
     assert (tmp_path / "build" / "drift" / "index.html").exists()
+
+
+def test_the_student_learns_from_a_small_build_of_the_same_kind(tmp_path: Path) -> None:
+    """The commands as printed; the demo's 64 studies would take minutes."""
+    pytest.importorskip("torch")
+    marks = prepared(tmp_path / "venv")
+    out = tmp_path / "build" / "cxr-max"
+    run(f"{commands()[0]} VENV={marks} STUDIES=4 OUT={out}", ROOT)
+    consensus, sft, apo = (
+        line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in (commands()[7], *commands()[9:])
+    )
+    run(consensus, tmp_path)
+    assert "build/sft/student after" in run(sft, tmp_path)
+    assert "build/apo/student after" in run(apo, tmp_path)
+    assert (tmp_path / "build" / "apo" / "student" / "config.json").exists()
 
 
 def test_the_python_about_the_labeler() -> None:

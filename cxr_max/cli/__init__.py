@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cxr_max import __version__
-from cxr_max.cli import build, consensus, drift, sources, status, teachers
+from cxr_max.cli import build, consensus, drift, sources, status, teachers, train
 from cxr_max.errors import CxrMaxError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("build")(build.command)
 app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
+app.command("train")(train.command)
 app.command("sources")(sources.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)

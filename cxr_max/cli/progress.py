@@ -142,15 +142,19 @@ class ConsoleWatch:
         self._gaps = gaps
         self._say("Writing the release")
 
-    def summarise(self) -> None:
-        """Say why something is missing, the commonest reasons first."""
+    def summarise(self, rest: str = "cxr-max status lists them all") -> None:
+        """Say why something is missing, the commonest reasons first.
+
+        Args:
+            rest: where more than is shown can be found.
+        """
         for (teacher, message), times in self._reasons.most_common(_SHOWN):
             self._say(f"Failed {_many(times, 'time', 'times')}: {teacher}: {message}")
         for gap in self._gaps[:_SHOWN]:
             self._say(f"Gap: study {gap.study_id}: {gap.reason}")
         more = max(0, len(self._reasons) - _SHOWN) + max(0, len(self._gaps) - _SHOWN)
         if more:
-            self._say(f"and {more} more: cxr-max status lists them all")
+            self._say(f"and {more} more: {rest}")
 
     def _say(self, sentence: str) -> None:
         self._console.print(sentence, markup=False, soft_wrap=True)

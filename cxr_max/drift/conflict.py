@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from cxr_max.consensus import takes_part
 from cxr_max.findings import FINDINGS, LATERAL, Findings, Side, Sides, State
-from cxr_max.records import Consensus
+from cxr_max.records import Consensus, Trajectory
 
 Relation = Literal["agree", "hedged", "contradict", "side", "unsupported", "missed"]
 RELATIONS: Final[tuple[Relation, ...]] = get_args(Relation)
@@ -57,6 +58,18 @@ def conflict(findings: Findings, sides: Sides | None, consensus: Consensus) -> C
     compared = sum(relation in COMPARED for relation in relations.values())
     opposed = sum(relation in OPPOSED for relation in relations.values())
     return Conflict(relations, opposed / compared if compared else None, compared)
+
+
+def says(trajectory: Trajectory, consensus: Consensus) -> bool:
+    """Whether a trajectory takes part and claims exactly what the consensus claims.
+
+    Every finding on which both have an opinion agrees, its side too; nothing is claimed that the consensus does
+    not claim, and nothing present is missed. What the consensus calls absent or uncertain may go unmentioned.
+    """
+    if not takes_part(trajectory):
+        return False
+    held = conflict(trajectory.findings or {}, trajectory.sides, consensus)
+    return set(held.relations.values()) <= {"agree", None}
 
 
 def _relation(

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 
 from cxr_max.answers import read
 from cxr_max.builders.build import BuildRequest, build
-from cxr_max.builders.consensus import compose, fill, groups_of, medoid, settle
-from cxr_max.consensus import vote
+from cxr_max.builders.consensus import compose, fill, groups_of, medoid, prefer, word
+from cxr_max.consensus import decided, vote
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, SIDES, blank, blank_sides
 from cxr_max.records import Consensus, Sampling, Trajectory
-from cxr_max.schemas import read_trajectories, row_of, trajectory_of_row
+from cxr_max.schemas import (
+    consensus_of_row,
+    read_consensus,
+    read_trajectories,
+    row_of,
+    row_of_consensus,
+    trajectory_of_row,
+)
 from tests.background import contents
 from tests.builders.test_build import Quiet
 
@@ -43,7 +50,10 @@ def said(teacher: str, text: str = "", study: str = "s1", status: str = "ok", **
 
 
 def settled(*group: Trajectory) -> Any:
-    return settle(vote(group), group)
+    """The consensus in words, the preference, and whether the words were composed."""
+    agreed = vote(group)
+    worded, composed = word(agreed, group) if decided(agreed) else (agreed, False)
+    return worded, prefer(worded, group), composed
 
 
 def test_the_preferred_text_is_one_that_says_the_vote() -> None:
@@ -52,7 +62,31 @@ def test_the_preferred_text_is_one_that_says_the_vote() -> None:
     agreed, preference, composed = settled(wrong, *right)
     assert not composed and agreed.text == preference.chosen == right[0].text
     assert preference.rejected_teachers == ("a", "c", "d") and preference.conflicts == (1.0, 0.0, 0.0)
+    assert preference.agreeing == (False, True, True)
     assert preference.chosen not in preference.rejected
+
+
+def test_no_conflict_is_not_agreement() -> None:
+    """What is claimed beyond the consensus or missed of it opposes nothing: conflict 0, and yet a negative."""
+    same = [said(t, Edema=1, Pneumonia=1, Fracture=0) for t in "abc"]
+    more = said("d", Edema=1, Pneumonia=1, Pneumothorax=1)
+    less, silent = said("e", Edema=1), said("f", Edema=1, Pneumonia=1)
+    _, preference, _ = settled(*same, more, less, silent)
+    assert preference.rejected_teachers == ("b", "c", "d", "e", "f")
+    assert preference.conflicts == (0.0,) * 5 and preference.agreeing == (True, True, False, False, True)
+
+
+def test_what_nothing_read_for_findings_agrees_with_nothing() -> None:
+    """Over a consensus of absent findings, silence would count as agreement."""
+    unread = replace(said("c"), findings=None, sides=None)
+    _, preference, _ = settled(said("a", Edema=0), said("b", Edema=0), unread)
+    assert preference.rejected_teachers == ("b", "c") and preference.agreeing == (True, False)
+
+
+def test_the_preferred_text_is_nobodys_negative() -> None:
+    twins = [said(t, "the same words", Edema=1) for t in "ab"]
+    _, preference, _ = settled(*twins, said("c", Edema=1, Fracture=1))
+    assert preference.rejected_teachers == ("c",)
 
 
 def test_a_text_on_the_wrong_side_does_not_say_the_vote() -> None:
@@ -105,6 +139,8 @@ def test_groups_keep_image_sets_and_prompts_apart() -> None:
 def test_rows_and_records_are_inverses() -> None:
     trajectory = said("a", Edema=1)
     assert trajectory_of_row(row_of(trajectory)) == trajectory
+    agreed = vote([trajectory, said("b", Edema=-1), said("c", status="refused")])
+    assert consensus_of_row(row_of_consensus(agreed)) == agreed
 
 
 @pytest.fixture
@@ -132,10 +168,16 @@ def test_filling_a_release(release: Path) -> None:
     for row in rows:
         agreed = vote(by_study[row["study_id"]])
         assert row["findings"] == dict(agreed.findings) and row["abstained"] == list(agreed.abstained)
+    read_back = [agreed for split in ("train", "validation", "test") for agreed in read_consensus(release, split)]
+    assert {agreed.study_id: agreed.text for agreed in read_back} == {row["study_id"]: row["text"] for row in rows}
     preferred = datasets.load_dataset(str(release), "preferences", cache_dir=cache)
     for row in (row for split in preferred.values() for row in split):
         assert row["chosen"] not in row["rejected"]
         assert len(row["rejected"]) == len(row["rejected_teachers"]) == len(row["conflicts"]) >= 1
+        assert len(row["agreeing"]) == len(row["rejected"])
+        assert all(conflict == 0 for conflict, same in zip(row["conflicts"], row["agreeing"], strict=True) if same)
+    card = (release / "README.md").read_text()
+    assert "Where `agreeing` is true" in card and "A model was asked" not in card
 
 
 def test_filling_twice_gives_the_same_bytes(release: Path) -> None:

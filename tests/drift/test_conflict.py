@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_max.drift import Profile, Relation, conflict, profile
+from cxr_max.drift.conflict import says
 from cxr_max.findings import FINDINGS, Findings, Side, Sides, State, blank, blank_sides
 from cxr_max.records import Consensus
+from tests.builders.test_consensus import said
 
 EFFUSION, EDEMA, PNEUMONIA, FRACTURE = "Pleural Effusion", "Edema", "Pneumonia", "Fracture"
 
@@ -50,6 +52,7 @@ def test_every_pair_of_states(state: State | None, agreed: State | None, relatio
     found = conflict({EDEMA: state}, None, consensus({EDEMA: agreed}))
     assert found.relations[EDEMA] == relation
     assert set(found.relations) == set(FINDINGS)
+    assert says(said("a", Edema=state), consensus({EDEMA: agreed})) == (relation in {"agree", None})
 
 
 @pytest.mark.parametrize(
@@ -68,8 +71,16 @@ def test_every_pair_of_states(state: State | None, agreed: State | None, relatio
 def test_sides(
     finding: str, state: State, side: Side | None, agreed_side: Side | None, relation: Relation
 ) -> None:
-    found = conflict({finding: state}, {finding: side}, consensus({finding: 1}, {finding: agreed_side}))
-    assert found.relations[finding] == relation
+    agreed = consensus({finding: 1}, {finding: agreed_side})
+    assert conflict({finding: state}, {finding: side}, agreed).relations[finding] == relation
+    claims = {finding.replace(" ", "_"): (state, side)}
+    assert says(said("a", **claims), agreed) == (relation == "agree")
+
+
+def test_who_takes_no_part_says_nothing() -> None:
+    """Not even where silence would do."""
+    agreed = consensus({EDEMA: 0})
+    assert says(said("a"), agreed) and not says(said("a", status="truncated"), agreed)
 
 
 def test_the_score_by_hand() -> None:

@@ -1,0 +1,97 @@
+"""A job's own run of the sending loop: teachers connected, signals heeded, a stop told apart from an end."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from cxr_max.data_use import Gate
+from cxr_max.errors import CxrMaxError
+from cxr_max.ledger import Ledger
+from cxr_max.teachers import roster
+from cxr_max.teachers.asking import Asking, Batch, Watch
+from cxr_max.teachers.base import TeacherSpec
+
+_HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+BURNED_IN: Final = (
+    "{} of the images sent declare text burned into their pixels, which may name a patient: look at them before"
+    " you share anything."
+)
+
+
+class Interrupted(CxrMaxError):
+    """The user stopped the job; the same command goes on where it ended."""
+
+    exit_code = 130
+
+
+def send(
+    batches: Iterator[Batch],
+    specs: Sequence[TeacherSpec],
+    keys: Mapping[str, str],
+    gate: Gate,
+    ledger: Ledger,
+    watch: Watch,
+    stopping: Callable[[], None],
+    simulator: str | None = None,
+) -> None:
+    """Ask every question of ``batches``; replies and failures are in the ledger when this returns.
+
+    Args:
+        keys: API keys, by teacher.
+        stopping: told when a stop is asked for, while the replies in flight are awaited.
+        simulator: the running simulator's address, for personas.
+
+    Raises:
+        DataUseError: the data may not be sent to one of the teachers; nothing was sent to any.
+        StorageError: the ledger cannot be written; nothing more is sent.
+        Interrupted: the user stopped it.
+    """
+
+    async def run() -> bool:
+        stop = asyncio.Event()
+        asking = Asking(
+            teachers=[roster.connect(spec, keys[spec.name], simulator) for spec in specs],
+            gate=gate,
+            ledger=ledger,
+            watch=watch,
+            keys=[keys[spec.name] for spec in specs if spec.key],
+            stop=stop,
+        )
+        task = asyncio.create_task(asking.run(batches))
+        with _signals(stop, task, stopping):
+            try:
+                await task
+            except asyncio.CancelledError:
+                stop.set()
+        return stop.is_set()
+
+    if asyncio.run(run()):
+        raise Interrupted(
+            f"Stopped: all replies received are kept in {ledger.path}; the same command goes on from there."
+        )
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, task: "asyncio.Task[None]", stopping: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops sending; the second gives up the replies in flight."""
+
+    def asked() -> None:
+        if stop.is_set():
+            task.cancel()
+            return
+        stop.set()
+        stopping()
+
+    # Only a main thread gets signals; a job inside somebody's program leaves them to it.
+    handled = _HANDLED if threading.current_thread() is threading.main_thread() else ()
+    loop = asyncio.get_running_loop()
+    for number in handled:
+        loop.add_signal_handler(number, asked)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

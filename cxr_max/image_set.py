@@ -1,0 +1,42 @@
+"""The images of one request, found again on disk: the same files, rendered the same way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr_max.errors import ImageError
+from cxr_max.radiograph import EncodedImage, Rendering, encode
+from cxr_max.shards import sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Files that were read when a teacher was asked, and how they were rendered then."""
+
+    paths: tuple[Path, ...]
+    source_sha256: tuple[str, ...]
+    """Of each file at that time."""
+    rendering: str
+    """As ``radiograph.rendering_id`` gave it: ``mimic_jpg-1@1024``."""
+
+    def encoded(self) -> tuple[EncodedImage, ...]:
+        """What the teacher was sent.
+
+        Raises:
+            ImageError: a file is missing, unreadable, or another than the teachers saw.
+        """
+        return tuple(self._one(*pair) for pair in zip(self.paths, self.source_sha256, strict=True))
+
+    def _one(self, path: Path, expected: str) -> EncodedImage:
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise ImageError(f"{path.name} cannot be read ({error.strerror}): check --images.") from error
+        if found != expected:
+            raise ImageError(
+                f"{path.name} is not the file that the teachers saw (sha256 {found[:12]}, not {expected[:12]}):"
+                " check that --images names the same copy of the data set."
+            )
+        name, _, size = self.rendering.partition("@")
+        kind = name.rpartition("-")[0]
+        rendering: Rendering = "mimic_jpg" if kind == "as_is" else kind  # type: ignore[assignment]
+        return encode(path, rendering, None if size == "full" else int(size))

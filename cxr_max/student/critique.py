@@ -1,0 +1,153 @@
+"""Stage 3, "critique": the SFT student is trained to prefer the consensus to every teacher (arXiv 2510.04142)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from cxr_max.student.apo import apo_loss
+from cxr_max.student.batches import Turns, collate_apo
+from cxr_max.student.data import Lesson, Turn, preference_turns
+from cxr_max.student.logps import sums, token_logps
+from cxr_max.student.model import Student, open_student
+from cxr_max.student.reference import read_logps, reference_logps
+from cxr_max.student.settings import Apo, Recipe
+from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, prepare, run, settings_of
+
+WARN_BELOW: Final = 1.0
+"""Nats. With the preferred log-prob so far below the reference on average, likelihood is displaced (Razin et al.
+2024)."""
+WINDOW: Final = 5
+"""Logged steps that the average is over."""
+
+
+class ApoTrainer(StudentTrainer):
+    """The Plackett-Luce loss of ``apo.apo_loss``, with the anchor, over packs of whole lessons."""
+
+    def __init__(
+        self,
+        student: Student,
+        data: Turns,
+        reference: list[list[float]],
+        apo: Apo,
+        args: TrainingArguments,
+        watch: Watch,
+    ) -> None:
+        super().__init__(student, data, collate_apo, args, watch)
+        self._lessons, self._reference, self._apo = data.lessons, reference, apo
+        self.add_callback(_Displacement(apo.stop_below, self.warned))
+
+    def pack_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Summed over studies, in nats."""
+        pack, lessons = inputs["pack"], inputs["lessons"].tolist()
+        values = token_logps(model, pack)
+        counts = [len(study) - 1 for study in pack.layout]
+        policy = _table(sums(values, pack.reply_lengths), counts)
+        reference = _table(policy.new_tensor([x for index in lessons for x in self._reference[index]]), counts)
+        weights = _table(
+            policy.new_tensor([w for i in lessons for w in weights_of(self._lessons[i], self._apo)]), counts
+        )
+        loss = apo_loss(policy, reference, self._apo.beta, weights=weights)
+        lengths = policy.new_tensor([study[1] for study in pack.layout])
+        anchor = -policy[:, 0] / lengths
+        self._note(policy.detach() - reference, weights, loss.detach(), anchor.detach())
+        return (loss + self._apo.anchor * anchor).sum()
+
+    def _note(self, shift: Tensor, weights: Tensor, loss: Tensor, anchor: Tensor) -> None:
+        rewards, heard = self._apo.beta * shift, weights[:, 1:] > 0
+        chosen, others = rewards[:, :1].expand_as(rewards[:, 1:])[heard], rewards[:, 1:][heard]
+        self.seen(
+            apo_loss=float(loss.mean()),
+            chosen_nll=float(anchor.mean()),
+            chosen_logp_shift=float(shift[:, 0].mean()),
+        )
+        if len(others):
+            self.seen(
+                reward_chosen=float(chosen.mean()),
+                reward_rejected=float(others.mean()),
+                reward_margin=float((chosen - others).mean()),
+                reward_accuracy=float((chosen > others).float().mean()),
+            )
+
+
+def _table(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """(B, most replies): ragged rows, padded with 0."""
+    return torch.nn.utils.rnn.pad_sequence(values.split(list(counts)), batch_first=True)
+
+
+def weights_of(lesson: Lesson, apo: Apo) -> list[float]:
+    """How much each reply counts as a negative; 0 leaves it out. The preferred one, first, is no negative: 1."""
+    weights = [apo.teacher_weights.get(teacher, 1.0) for teacher in lesson.teachers[1:]]
+    if apo.agreeing == "drop":
+        weights = [0.0 if same else weight for weight, same in zip(weights, lesson.agreeing[1:], strict=True)]
+    return [1.0, *weights]
+
+
+class _Displacement(TrainerCallback):
+    """Watches the preferred log-prob against the reference; warns once, and stops if that was asked for."""
+
+    def __init__(self, stop_below: float | None, warned: list[str]) -> None:
+        self._stop_below, self._warned = stop_below, warned
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        shifts = [entry["chosen_logp_shift"] for entry in state.log_history if "chosen_logp_shift" in entry]
+        if len(shifts) < WINDOW:
+            return
+        fallen = -fmean(shifts[-WINDOW:])
+        if self._stop_below is not None and fallen > self._stop_below:
+            control.should_training_stop = True
+            self._warned.append(
+                f"Stopped at step {state.global_step}: the preferred replies' log-prob fell {fallen:.1f} nats"
+                " below the reference. Lower learning_rate, or raise anchor."
+            )
+        elif fallen > WARN_BELOW and not self._warned:
+            self._warned.append(
+                f"From step {state.global_step} on, the preferred replies' log-prob is {fallen:.1f} nats or"
+                " more below the reference (likelihood displacement): lower learning_rate, raise anchor, or set stop_below."
+            )
+
+
+def train_apo(
+    base: str,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    out: Path,
+    *,
+    data: str,
+    watch: Watch,
+    merged: bool = False,
+) -> Trained:
+    """Train a student to prefer each lesson's first reply to the others. ``base`` is policy's start and reference.
+
+    Args:
+        base, out, data, merged: as of ``sft.train_sft``; ``out`` gets ``reference.sqlite`` too.
+
+    Raises:
+        RequestError, ImageError, StorageError: as ``sft.train_sft``.
+    """
+    course = recipe.apo
+    # A new adapter is drawn at random.
+    set_seed(course.seed)
+    student = open_student(
+        base, lora=recipe.model.lora, dtype=recipe.model.dtype, max_pixels=recipe.model.max_pixels, trainable=True
+    )
+    prepare(out, settings_of("apo", student.fingerprint, course, recipe.model, data))
+    turns = preference_turns(lessons, epochs=course.epochs, seed=course.seed)
+    args = arguments(out, course, recipe.model, len(turns))
+    each = Turns(
+        student.chat,
+        lessons,
+        [Turn(i, tuple(range(len(x.replies)))) for i, x in enumerate(lessons)],
+        course.max_length,
+    )
+    cache = out / "reference.sqlite"
+    reference_logps(student, each, cache, watch, process=args.process_index, processes=args.world_size)
+    if args.world_size > 1:
+        torch.distributed.barrier()
+    reference = read_logps(student, each, cache)
+    dataset = Turns(student.chat, lessons, turns, course.max_length)
+    return run(ApoTrainer(student, dataset, reference, course, args, watch), student, out, merged=merged)

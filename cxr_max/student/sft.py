@@ -1,0 +1,59 @@
+"""Stage 1, "learn": supervised fine-tuning of the student on all teachers' trajectories (arXiv 2510.04142)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from cxr_max.student.batches import Turns, collate_sft
+from cxr_max.student.data import Lesson, sft_turns
+from cxr_max.student.logps import token_logps
+from cxr_max.student.model import open_student
+from cxr_max.student.settings import Recipe
+from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, prepare, run, settings_of
+
+
+class SftTrainer(StudentTrainer):
+    """Mean negative log-likelihood per reply token; prompt and image are not learnt."""
+
+    def pack_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Summed over reply tokens, in nats."""
+        return -token_logps(model, inputs["pack"]).sum()
+
+
+def train_sft(
+    base: str,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    out: Path,
+    *,
+    data: str,
+    watch: Watch,
+    merged: bool = False,
+) -> Trained:
+    """Train a student on what the teachers wrote.
+
+    Args:
+        base: the model's name on the Hub, or its folder.
+        out: gets ``checkpoints``, ``metrics.jsonl`` and ``student``; the same call goes on after an interruption.
+        data: the digest of the trajectories.
+        merged: write whole weights, not the adapter.
+
+    Raises:
+        RequestError: the model or a setting is wrong.
+        ImageError: an image is not what the teachers saw.
+        StorageError: the disk refused.
+    """
+    course = recipe.sft
+    # A new adapter is drawn at random.
+    set_seed(course.seed)
+    student = open_student(
+        base, lora=recipe.model.lora, dtype=recipe.model.dtype, max_pixels=recipe.model.max_pixels, trainable=True
+    )
+    prepare(out, settings_of("sft", student.fingerprint, course, recipe.model, data))
+    turns = sft_turns(lessons, smoothing=course.teacher_smoothing, epochs=course.epochs, seed=course.seed)
+    dataset = Turns(student.chat, lessons, turns, course.max_length)
+    trainer = SftTrainer(student, dataset, collate_sft, arguments(out, course, recipe.model, len(turns)), watch)
+    return run(trainer, student, out, merged=merged)
