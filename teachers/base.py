@@ -11,7 +11,8 @@ ErrorKind = Literal[
     "auth", "bad_reply", "bad_request", "model", "quota", "rate_limit", "server", "timeout", "transport"
 ]
 
-Wire = Literal["openai", "anthropic", "gemini"]
+Wire = Literal["openai", "anthropic", "gemini", "student"]
+"""How a teacher is spoken to; ``student`` is a call in this process."""
 
 _RETRIED: frozenset[ErrorKind] = frozenset({"bad_reply", "rate_limit", "server", "timeout", "transport"})
 _FATAL: frozenset[ErrorKind] = frozenset({"auth", "model", "quota"})
@@ -45,7 +46,8 @@ class TeacherSpec:
     provider: str
     model: str
     endpoint: str
-    """The service's URL; the literal ``simulated:`` for personas, whose port changes with every start."""
+    """The service's URL; the literal ``simulated:`` for personas, whose port changes with every start, and
+    ``student:`` for a student in this process."""
     place: Place
     wire: Wire
     key: str | None
@@ -56,6 +58,8 @@ class TeacherSpec:
     """Requests per minute that may be started."""
     usd_per_million: tuple[float, float] | None
     """Price of input and of output tokens; ``None`` where unknown."""
+    weights: str | None = None
+    """A student's folder or name on the Hub. Never published: ``model`` says which weights they are."""
 
 
 class Teacher(Protocol):

@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -14,17 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxr_max.data_use import place_of
 from cxr_max.errors import RequestError
 from cxr_max.records import Place, Sampling
+from cxr_max.student.weights import ADAPTER, fingerprint
 from cxr_max.teachers.base import Teacher, TeacherSpec, Wire
 
 SIMULATED: Final = "simulated:"
 """The endpoint of every persona, whatever port the simulator got this time."""
+STUDENT: Final = "student:"
+"""The endpoint of every student in this process: nothing leaves it, wherever the weights lie."""
 
 _ENDPOINTS: Final = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com",
     "gemini": "https://generativelanguage.googleapis.com",
     "simulated": SIMULATED,
+    "student": STUDENT,
 }
+_HUB_NAME: Final = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 _SIMULATOR_PATHS: Final = {"openai": "/openai/v1", "anthropic": "/anthropic", "gemini": "/gemini"}
 
@@ -46,10 +52,10 @@ class _SamplingTable(_Strict):
 
 
 class _Entry(_Strict):
-    provider: Literal["openai", "anthropic", "gemini", "vllm", "simulated"]
+    provider: Literal["openai", "anthropic", "gemini", "vllm", "simulated", "student"]
     model: str = Field(min_length=1)
     endpoint: str | None = None
-    wire: Wire | None = None
+    wire: Literal["openai", "anthropic", "gemini"] | None = None
     key: str | None = None
     place: Place | None = None
     concurrency: int = Field(default=8, gt=0)
@@ -93,24 +99,70 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
     endpoint = entry.endpoint or _ENDPOINTS.get(entry.provider)
     if endpoint is None:
         raise RequestError(f"The roster's [{name}] needs endpoint, for instance http://127.0.0.1:8000/v1.")
-    simulated = entry.provider == "simulated"
-    if simulated and endpoint != SIMULATED:
-        raise RequestError(f"The roster's [{name}] is simulated, so it has no endpoint: take it out.")
-    if not simulated:
+    inside = endpoint in {SIMULATED, STUDENT}
+    if entry.provider in {"simulated", "student"}:
+        if endpoint != _ENDPOINTS[entry.provider]:
+            raise RequestError(f"The roster's [{name}] is {entry.provider}, so it has no endpoint: take it out.")
+    else:
         _refuse_odd(name, endpoint)
     return TeacherSpec(
         name=name,
         provider=entry.provider,
-        model=entry.model,
+        model=_published_name(entry.model) if entry.provider == "student" else entry.model,
         endpoint=endpoint.rstrip("/"),
-        place="local" if simulated else place_of(endpoint, entry.place),
+        place="local" if inside else place_of(endpoint, entry.place),
         wire=_wire(entry),
         key=entry.key,
         sampling=Sampling(**entry.sampling.model_dump()),
         concurrency=entry.concurrency,
         rpm=entry.rpm,
         usd_per_million=_price(entry),
+        weights=_weights(name, entry.model) if entry.provider == "student" else None,
     )
+
+
+def student_spec(path: Path, name: str | None = None, max_tokens: int = 1024) -> TeacherSpec:
+    """The teacher that a student's folder is: greedy, on this machine.
+
+    Args:
+        name: the teacher's name in rows; by default the folder's.
+
+    Raises:
+        RequestError: there is no student in the folder.
+    """
+    if not path.expanduser().is_dir():
+        raise RequestError(f"There is no folder {path}: --model takes the folder of a student.")
+    name = name or path.expanduser().resolve().name
+    sampling = {"temperature": 0.0, "max_tokens": max_tokens}
+    return _pinned(_spec(name, {"provider": "student", "model": str(path), "sampling": sampling}))
+
+
+def _weights(name: str, model: str) -> str:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not any((folder / kind).is_file() for kind in ("config.json", ADAPTER)):
+            raise RequestError(
+                f"{folder} holds no model: a training writes one to the folder student within its own."
+            )
+        return str(folder.resolve())
+    if folder.exists() or not _HUB_NAME.fullmatch(model):
+        raise RequestError(f"The roster's [{name}] has model = {model!r}, and there is no such folder.")
+    return model
+
+
+def _published_name(model: str) -> str:
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def _pinned(spec: TeacherSpec) -> TeacherSpec:
+    """A student's ``model`` with its weights' fingerprint, so that other weights are asked anew.
+
+    Hashing takes seconds per 10 GB, so it is done of chosen teachers only.
+    """
+    if spec.weights is None:
+        return spec
+    return replace(spec, model=f"{spec.model}@{fingerprint(spec.weights)[:12]}")
 
 
 def _refuse_odd(name: str, endpoint: str) -> None:
@@ -135,7 +187,7 @@ def _wire(entry: _Entry) -> Wire:
 
 
 def _price(entry: _Entry) -> tuple[float, float] | None:
-    if entry.provider == "simulated":
+    if entry.provider in {"simulated", "student"}:
         return (0.0, 0.0)
     return (entry.price.input, entry.price.output) if entry.price else None
 
@@ -148,7 +200,8 @@ def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec,
     """
     if wanted in {"all", "simulated"}:
         simulated = wanted == "simulated"
-        return tuple(spec for spec in roster.values() if (spec.provider == "simulated") == simulated)
+        chosen = [spec for spec in roster.values() if (spec.provider == "simulated") == simulated]
+        return tuple(_pinned(spec) for spec in chosen)
     names = dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip())
     unknown = [name for name in names if name not in roster]
     if unknown or not names:
@@ -156,7 +209,7 @@ def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec,
             f"There is no teacher {', '.join(unknown) or wanted!r} in the roster: choose all, simulated, or"
             f" from {', '.join(roster)}; --roster FILE adds your own."
         )
-    return tuple(roster[name] for name in names)
+    return tuple(_pinned(roster[name]) for name in names)
 
 
 def keys_of(specs: tuple[TeacherSpec, ...]) -> dict[str, str]:
@@ -186,6 +239,10 @@ def connect(spec: TeacherSpec, api_key: str, simulator: str | None = None) -> Te
     Args:
         simulator: the running simulator's address, for personas.
     """
+    if spec.endpoint == STUDENT:
+        from cxr_max.teachers.student import StudentTeacher
+
+        return StudentTeacher(spec)
     base_url = f"{simulator}{_SIMULATOR_PATHS[spec.wire]}" if spec.endpoint == SIMULATED else spec.endpoint
     # Each SDK takes up to a second to import: only those of the chosen teachers are.
     if spec.wire == "anthropic":

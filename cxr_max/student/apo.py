@@ -37,9 +37,11 @@ def apo_loss(
         raise ValueError(f"Log-probs are (B, 1+N), not {policy_logps.shape} and {reference_logps.shape}")
     if not beta > 0:
         raise ValueError(f"beta is {beta}, and must be above 0")
+    # Taken relative to the preferred reply first: large rewards would cancel in float32.
     rewards = beta * (policy_logps - reference_logps)
-    scale = torch.ones_like(rewards) if weights is None else weights.to(rewards)
+    ahead = rewards[:, 1:] - rewards[:, :1]
+    if weights is not None:
+        ahead = ahead + weights[:, 1:].to(rewards).log()
     if mask is not None:
-        scale = scale * mask.to(rewards)
-    negatives = rewards[:, 1:] + scale[:, 1:].log()
-    return torch.logsumexp(torch.cat([rewards[:, :1], negatives], dim=1), dim=1) - rewards[:, 0]
+        ahead = ahead.masked_fill(~mask[:, 1:].bool(), -torch.inf)
+    return torch.logsumexp(torch.cat([torch.zeros_like(rewards[:, :1]), ahead], dim=1), dim=1)

@@ -18,8 +18,6 @@ Layout = tuple[tuple[int, ...], ...]
 
 NAME: Final = "cxr_max_segmented"
 """What ``attn_implementation`` calls it. Without a layout it is transformers' own ``sdpa``."""
-NO_MASK: Final[dict[str, None]] = {"full_attention": None}
-"""Tells the text model that there is no mask to make."""
 
 
 def segmented_attention(
@@ -59,6 +57,11 @@ def segmented_attention(
             mask = _sees(q.shape[2], keys.shape[2], q.device)
             out.append(F.scaled_dot_product_attention(q, keys, values, mask, scale=scaling, enable_gqa=grouped))
     return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """Tells the text model to make no mask: it hands one of four dimensions through, and nobody reads this one."""
+    return torch.empty(1, 1, 0, 0, device=device)
 
 
 def _sees(reply: int, total: int, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from cxr_max.errors import RequestError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN: Final = "<|image_pad|>"
 END_OF_TURN: Final = "<|im_end|>"
+_TEXT: Final = "\ue000"
+"""Where the text goes while the markup around it is rendered: a character for private use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Chat:
     """An image is scaled down to at most so many pixels; ``None`` leaves it to the image processor."""
 
     def __post_init__(self) -> None:
-        if not self.tokenizer.chat_template or IMAGE_TOKEN not in self._rendered("", 1):
+        if not self._shows_images():
             raise RequestError(
                 f"The model's chat template puts no {IMAGE_TOKEN} where the image belongs, so the student would"
                 " never see one: choose a Qwen2.5-VL or Qwen3-VL model as --base."
@@ -53,6 +56,8 @@ class Chat:
     def prompt(self, images: "Sequence[Image]", text: str) -> EncodedPrompt:
         """A user's turn with images and text, and the beginning of the assistant's.
 
+        Special tokens that are written out in ``text`` are text, not markup.
+
         Args:
             images: grey or RGB pictures.
         """
@@ -60,11 +65,12 @@ class Chat:
         pictures = [image.convert("RGB") for image in images]
         seen = self.image_processor(images=pictures, return_tensors="pt", **size)
         merged = self.image_processor.merge_size**2
-        parts = self._rendered(text, len(pictures)).split(IMAGE_TOKEN)
+        before, _, after = self._rendered(_TEXT, len(pictures)).partition(_TEXT)
+        parts = before.split(IMAGE_TOKEN)
         words = parts[0]
         for grid, part in zip(seen["image_grid_thw"], parts[1:], strict=True):
             words += IMAGE_TOKEN * (int(grid.prod()) // merged) + part
-        ids = self._ids(words)
+        ids = torch.tensor([*self._ids(words), *self._ids(text, markup=False), *self._ids(after)])
         is_image = ids == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         return EncodedPrompt(ids, is_image.long(), seen["pixel_values"], seen["image_grid_thw"])
 
@@ -73,8 +79,7 @@ class Chat:
 
         Special tokens that a teacher wrote out are text, not markup.
         """
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return torch.tensor([*ids, self.tokenizer.convert_tokens_to_ids(END_OF_TURN)])
+        return torch.tensor([*self._ids(text, markup=False), self.tokenizer.convert_tokens_to_ids(END_OF_TURN)])
 
     def text(self, ids: Tensor) -> str:
         """The inverse of ``reply``; what follows the end of the turn is left out."""
@@ -88,8 +93,17 @@ class Chat:
         turn = [{"role": "user", "content": content}]
         return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
-    def _ids(self, words: str) -> Tensor:
-        return torch.tensor(self.tokenizer(words, add_special_tokens=False)["input_ids"])
+    def _shows_images(self) -> bool:
+        try:
+            return IMAGE_TOKEN in self._rendered(_TEXT, 1).partition(_TEXT)[0]
+        except (TypeError, ValueError, TemplateError):
+            return False  # A template for text alone adds strings, and chokes on a list of parts.
+
+    def _ids(self, words: str, *, markup: bool = True) -> list[int]:
+        ids: list[int] = self.tokenizer(words, add_special_tokens=False, split_special_tokens=not markup)[
+            "input_ids"
+        ]
+        return ids
 
     def _size(self, max_pixels: int) -> dict[str, int]:
         least = min(self.image_processor.size["shortest_edge"], max_pixels)

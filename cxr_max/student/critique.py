@@ -107,7 +107,8 @@ class _Displacement(TrainerCallback):
         elif fallen > WARN_BELOW and not self._warned:
             self._warned.append(
                 f"From step {state.global_step} on, the preferred replies' log-prob is {fallen:.1f} nats or"
-                " more below the reference (likelihood displacement): lower learning_rate, raise anchor, or set stop_below."
+                " more below the reference (likelihood displacement): lower learning_rate, raise anchor,"
+                " or set stop_below."
             )
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cxr_max.student.attention import NO_MASK
+from cxr_max.student.attention import no_mask
 from cxr_max.student.packing import Pack
 
 _CHUNK = 512
@@ -30,7 +30,7 @@ def token_logps(model: nn.Module, pack: Pack) -> Tensor:
         pixel_values=pack.pixel_values.to(_vision_dtype(model)),
         image_grid_thw=pack.image_grid_thw,
         position_ids=positions(model, pack),
-        attention_mask=dict(NO_MASK),
+        attention_mask=no_mask(pack.input_ids.device),
         layout=pack.layout,
         logits_to_keep=pack.predicting,
         use_cache=False,
@@ -74,13 +74,15 @@ def _images(types: Tensor) -> int:
 
 
 def core(model: nn.Module) -> Any:
-    """The Qwen2.5-VL inside of what wraps it: DDP or FSDP, peft, the language-model head."""
-    inner: Any = model
-    while not hasattr(inner, "get_rope_index"):
-        inner = inner.module if hasattr(inner, "module") else getattr(inner, "base_model", None) or inner.model
-        if hasattr(inner, "model") and not hasattr(inner, "get_rope_index"):
-            inner = inner.model
-    return inner
+    """The Qwen2.5-VL or Qwen3-VL inside of what wraps it: DDP or FSDP, peft, the language-model head.
+
+    Raises:
+        TypeError: there is none.
+    """
+    for inner in model.modules():
+        if hasattr(inner, "get_rope_index"):
+            return inner
+    raise TypeError(f"{type(model).__name__} holds no Qwen2.5-VL or Qwen3-VL")
 
 
 def _vision_dtype(model: nn.Module) -> torch.dtype:

@@ -1,6 +1,5 @@
 """A student on disk -> a model that trains, generates and is saved again, in the files that transformers reads."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -11,15 +10,15 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from cxr_max.errors import RequestError
-from cxr_max.shards import sha256_of
 from cxr_max.student import attention
 from cxr_max.student.chat import Chat
 from cxr_max.student.settings import Lora
+from cxr_max.student.weights import ADAPTER, fingerprint
 
 FAMILIES: Final = ("qwen2_5_vl", "qwen3_vl")
-_ADAPTER: Final = "adapter_config.json"
 _LANGUAGE: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 _WITH_VISION: Final = (
     r".*(language_model|visual).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj)"
@@ -63,9 +62,10 @@ def open_student(
     Raises:
         RequestError: there is no such model, it is of another family, or its chat template shows it no image.
     """
+    disable_progress_bar()
     folder = Path(name)
-    adapted = (folder / _ADAPTER).is_file()
-    base = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"] if adapted else name
+    adapted = (folder / ADAPTER).is_file()
+    base = json.loads((folder / ADAPTER).read_text("utf-8"))["base_model_name_or_path"] if adapted else name
     try:
         family = AutoConfig.from_pretrained(base).model_type
         if family not in FAMILIES:
@@ -135,20 +135,3 @@ def save_student(student: Student, folder: Path, *, merged: bool = False) -> Non
         found = cached_file(student.base, name, _raise_exceptions_for_missing_entries=False)
         if found is not None and not (folder / name).exists():
             shutil.copyfile(found, folder / name)
-
-
-def fingerprint(name: str) -> str:
-    """sha256 over the names and hashes of a folder's weights and settings; of a Hub name, over the name.
-
-    The base under an adapter is part of it.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return hashlib.sha256(name.encode()).hexdigest()
-    kinds = ("*.safetensors", "config.json", _ADAPTER, "tokenizer.json", "preprocessor_config.json")
-    paths = sorted({path for kind in kinds for path in folder.glob(kind)})
-    parts = [f"{path.name} {sha256_of(path)}" for path in paths]
-    if (folder / _ADAPTER).is_file():
-        below = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
-        parts.append(fingerprint(below))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -143,6 +143,9 @@ def arguments(out: Path, course: Course, model: Model, turns: int) -> TrainingAr
     Raises:
         RequestError: ``images_per_step`` is not whole passes of all processes.
     """
+    checkpointing: dict[str, Any] = {}
+    if model.gradient_checkpointing:
+        checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     made = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         num_train_epochs=1,
@@ -163,8 +166,7 @@ def arguments(out: Path, course: Course, model: Model, turns: int) -> TrainingAr
         report_to=_reports(),
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        gradient_checkpointing=model.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        **checkpointing,
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         ddp_find_unused_parameters=False,

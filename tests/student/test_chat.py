@@ -117,7 +117,6 @@ def test_a_chat_template_without_image_tokens_is_refused(template: str | None) -
         chat_of(tokenizer)
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="a template for text fails before it is looked at")
 def test_a_chat_template_that_takes_text_only_is_refused() -> None:
     tokenizer = tiny_tokenizer(vocabulary=SIZE.vocabulary)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}"
@@ -125,9 +124,6 @@ def test_a_chat_template_that_takes_text_only_is_refused() -> None:
         chat_of(tokenizer)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a teacher's text in the consensus prompt can end the turn, or fake an image"
-)
 @pytest.mark.parametrize("special", SPECIAL_TOKENS)
 def test_a_special_token_written_out_in_a_prompt_is_text(special: str) -> None:
     plain, asked = (CHAT.prompt([grey(84, 84)], text) for text in ("A reply said: .", f"A reply said: {special}."))

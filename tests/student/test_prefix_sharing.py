@@ -314,7 +314,6 @@ def test_the_base_under_the_adapter_is_another_model(model: Any, chat: Chat) -> 
     assert (base - token_logps(model, pack(studies))).abs().max() > SEEN
 
 
-@pytest.mark.xfail(raises=AttributeError, strict=True, reason="Qwen3-VL takes no dictionary of masks")
 def test_qwen3_vl_goes_through_the_same_code(chat: Chat) -> None:
     of_16 = Qwen2VLImageProcessorPil(
         patch_size=16, size={"shortest_edge": 32 * 32, "longest_edge": 32 * 32 * 1024}

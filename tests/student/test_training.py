@@ -1,4 +1,4 @@
-"""Training: the same seed the same bits, interruptions without a trace, and one sentence when something is wrong."""
+"""Training: same seed, same bits; interruptions without a trace; one sentence when something is wrong."""
 
 import errno
 import json
