@@ -13,8 +13,15 @@ from cxr_max.student.settings import Apo, Lora, Model, Recipe, Sft
 from cxr_max.student.tiny import TinySize, write_tiny
 
 SMALL = TinySize(
-    hidden=32, layers=1, heads=2, key_value_heads=1, vision_hidden=16, vision_layers=1, vision_heads=2, vocabulary=400
-)  # fmt: skip
+    hidden=32,
+    layers=1,
+    heads=2,
+    key_value_heads=1,
+    vision_hidden=16,
+    vision_layers=1,
+    vision_heads=2,
+    vocabulary=400,
+)
 TEACHERS = ("ada", "bea", "cyd")
 
 
