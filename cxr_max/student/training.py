@@ -24,6 +24,7 @@ from transformers.trainer_utils import set_seed
 from cxr_max.errors import RequestError, StorageError
 from cxr_max.shards import canonical_json, write_text
 from cxr_max.student.batches import Turns
+from cxr_max.student.card import card
 from cxr_max.student.model import Student, save_student
 from cxr_max.student.settings import Course, Model
 
@@ -226,6 +227,9 @@ def _finish(trainer: StudentTrainer, student: Student, out: Path, merged: bool) 
     partial = out / "student.partial"
     shutil.rmtree(partial, ignore_errors=True)
     save_student(student, partial, merged=merged)
+    settings = json.loads((out / "train.json").read_text("utf-8"))
+    last = json.loads(history[-1]) if history else {}
+    write_text(partial / "README.md", card(settings, Path(student.base).name, trainer.state.global_step, last))
     shutil.rmtree(out / "student", ignore_errors=True)
     partial.replace(out / "student")
 

@@ -72,6 +72,29 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(tmp_path: Pa
     assert runs[0].steps == 9
 
 
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "adapter"])
+def test_the_card_names_data_and_settings_and_no_path(tmp_path: Path, lora: bool) -> None:
+    lessons, model = write_lessons(tmp_path / "images"), base(tmp_path / "base")
+    done = train_sft(model, lessons, recipe(lora=lora), tmp_path / "o", data="digest-of-data", watch=quiet)
+    text = (Path(done.checkpoint) / "README.md").read_text()
+    assert "digest-of-data" in text and '"learning_rate": 0.003' in text and "| loss |" in text
+    assert str(tmp_path) not in text
+
+
+def test_merged_weights_say_what_base_and_adapter_say(tmp_path: Path) -> None:
+    lessons, model = write_lessons(tmp_path / "images"), base(tmp_path / "base")
+    tokens = torch.arange(20)[None]
+    said = []
+    for name, merged in (("adapter", False), ("merged", True)):
+        done = train_sft(model, lessons, recipe(lora=True), tmp_path / name, data="d", watch=quiet, merged=merged)
+        with torch.no_grad():
+            said.append(open_student(done.checkpoint).model(input_ids=tokens).logits)
+        assert (Path(done.checkpoint) / "adapter_config.json").exists() is not merged
+    assert torch.allclose(*said, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(open_student(model).model(input_ids=tokens).logits, said[0], atol=1e-3)
+
+
 def test_sft_learns(tmp_path: Path) -> None:
     lessons = write_lessons(tmp_path / "images")
     train_sft(base(tmp_path / "base"), lessons, recipe(sft={"epochs": 8}), tmp_path / "o", data="d", watch=quiet)
