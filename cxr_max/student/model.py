@@ -135,3 +135,15 @@ def save_student(student: Student, folder: Path, *, merged: bool = False) -> Non
         found = cached_file(student.base, name, _raise_exceptions_for_missing_entries=False)
         if found is not None and not (folder / name).exists():
             shutil.copyfile(found, folder / name)
+    if student.chat.max_pixels is not None:
+        _limit_pixels(folder / "preprocessor_config.json", student.chat.max_pixels)
+
+
+def _limit_pixels(path: Path, max_pixels: int) -> None:
+    """Whoever serves the student shall show it images of the size that it was trained on."""
+    settings = json.loads(path.read_text("utf-8"))
+    least = min(settings.get("size", {}).get("shortest_edge", max_pixels), max_pixels)
+    settings |= {"size": {"shortest_edge": least, "longest_edge": max_pixels}}
+    legacy = {"min_pixels": least, "max_pixels": max_pixels}
+    settings |= {name: value for name, value in legacy.items() if name in settings}
+    path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

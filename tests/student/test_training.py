@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cxr_max.errors import ImageError, RequestError, StorageError
@@ -93,6 +94,15 @@ def test_merged_weights_say_what_base_and_adapter_say(tmp_path: Path) -> None:
     assert torch.allclose(*said, atol=1e-5)
     with torch.no_grad():
         assert not torch.allclose(open_student(model).model(input_ids=tokens).logits, said[0], atol=1e-3)
+
+
+def test_a_student_is_served_at_the_size_it_was_trained_on(tmp_path: Path) -> None:
+    lessons, model = write_lessons(tmp_path / "images"), base(tmp_path / "base")
+    done = train_sft(model, lessons, recipe(), tmp_path / "o", data="d", watch=quiet)
+    large = Image.new("L", (336, 336), 90)
+    trained = open_student(model, max_pixels=84 * 84).chat.prompt([large], "How?")
+    assert torch.equal(open_student(done.checkpoint).chat.prompt([large], "How?").input_ids, trained.input_ids)
+    assert len(open_student(model).chat.prompt([large], "How?").input_ids) > len(trained.input_ids)
 
 
 def test_sft_learns(tmp_path: Path) -> None:
