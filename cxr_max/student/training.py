@@ -127,7 +127,6 @@ def prepare(out: Path, settings: dict[str, Any]) -> None:
     Raises:
         RequestError: the folder holds a training with other settings.
     """
-    torch.set_flush_denormal(True)
     set_seed(settings["course"]["seed"])
     path = out / "train.json"
     wanted = canonical_json(settings)
@@ -198,6 +197,8 @@ def run(trainer: StudentTrainer, student: Student, out: Path, *, merged: bool) -
     checkpoint = last_checkpoint(out / "checkpoints")
     if checkpoint is not None:
         restore(student, checkpoint)
+    # Numbers too small to matter make a CPU many times slower; other code in this process may want them.
+    torch.set_flush_denormal(True)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.is_world_process_zero():
@@ -209,6 +210,8 @@ def run(trainer: StudentTrainer, student: Student, out: Path, *, merged: bool) -
             f"{out} cannot be written ({error}). The last whole checkpoint is untouched: make room, and the same"
             " command goes on from there."
         ) from error
+    finally:
+        torch.set_flush_denormal(False)
     trainer.accelerator.wait_for_everyone()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     metrics = {name: value for name, value in (logged[-1] if logged else {}).items() if isinstance(value, float)}
