@@ -294,7 +294,8 @@ def test_kill_9_at_any_moment_leaves_no_trace(tmp_path: Path) -> None:
     settings = recipe(sft={"epochs": 20})
     whole = train_sft(model, lessons, settings, tmp_path / "whole", data="d", watch=quiet)
     child = (
-        "import pickle, sys; from cxr_max.student.sft import train_sft; a = pickle.load(open(sys.argv[1], 'rb'));"
+        "import pickle, sys, torch; torch.set_num_threads(1);"
+        "from cxr_max.student.sft import train_sft; a = pickle.load(open(sys.argv[1], 'rb'));"
         "train_sft(*a, data='d', watch=lambda what, done, total: print(done, flush=True))"
     )
     (tmp_path / "a.pickle").write_bytes(pickle.dumps((model, lessons, settings, tmp_path / "cut")))
