@@ -1,8 +1,6 @@
 """A release and its pixels -> what the student learns from."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from cxr_max import prompts
 from cxr_max.builders.consensus import groups_of
@@ -10,7 +8,7 @@ from cxr_max.builders.pixels import Pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.errors import RequestError
 from cxr_max.records import Trajectory
-from cxr_max.schemas import read_trajectories
+from cxr_max.schemas import read_preferences, read_trajectories
 from cxr_max.student.data import Lesson
 
 _SPLIT = "train"
@@ -58,22 +56,15 @@ def apo_lessons(release: Path, pixels: Pixels, *, negatives: int = 1) -> list[Le
         for group in groups_of(read_trajectories(release, _SPLIT))
     }
     lessons = []
-    for row in _preferences(release):
-        about = first.get((row["study_id"], tuple(row["image_sha256"]), row["prompt_sha256"]))
-        if about is not None and len(row["rejected"]) >= negatives:
-            replies = (row["chosen"], *row["rejected"])
-            teachers = ("consensus", *row["rejected_teachers"])
-            lessons.append(_lesson(about, pixels, replies, teachers, (True, *row["agreeing"])))
+    for row in read_preferences(release, _SPLIT):
+        about = first.get((row.study_id, row.image_sha256, row.prompt_sha256))
+        if about is not None and len(row.rejected) >= negatives:
+            replies = (row.chosen, *row.rejected)
+            teachers = ("consensus", *row.rejected_teachers)
+            lessons.append(_lesson(about, pixels, replies, teachers, (True, *row.agreeing)))
     if not lessons:
         raise RequestError(f"{release} has no preference with {negatives} dispreferred reply: use more teachers.")
     return lessons
-
-
-def _preferences(release: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    for path in sorted((release / "data" / "preferences").glob(f"{_SPLIT}-*.parquet")):
-        yield from pq.read_table(path).to_pylist()
 
 
 def _lesson(

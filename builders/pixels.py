@@ -1,7 +1,6 @@
 """A release has no pixels: here its rows find their studies and image files again, in a copy of the data set."""
 
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from cxr_max.errors import ImageError, RequestError
 from cxr_max.image_set import ImageSet
 from cxr_max.radiograph import EncodedImage
 from cxr_max.records import SPLITS, Study, Trajectory
+from cxr_max.schemas import read_questions
 
 _ENDLESS = 20
 """Where a source never ends, so many times the wanted studies are looked through."""
@@ -83,7 +83,7 @@ def open_pixels(release: Path, images: str | None = None) -> Pixels:
             f"The release is of {manifest['source']['name']}, and --images names {source.info.name}: give its own"
             " source."
         )
-    wanted = set(_study_ids(release))
+    wanted = {study for split in SPLITS for study, _, _ in read_questions(release, split)}
     looked = source.total if source.total is not None else _ENDLESS * len(wanted) + 100
     studies: dict[str, Study] = {}
     for study in islice(source.studies(), looked):
@@ -105,11 +105,3 @@ def _source_of(release: Path, images: str | None) -> tuple[str, Path | None]:
             f"Nothing beside {release} says where its images are: give --images NAME[:PATH], the source that"
             " it was built from."
         ) from error
-
-
-def _study_ids(release: Path) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    for split in SPLITS:
-        for path in sorted((release / "data" / "trajectories").glob(f"{split}-*.parquet")):
-            yield from pq.read_table(path, columns=["study_id"])["study_id"].unique().to_pylist()

@@ -175,6 +175,15 @@ def read_consensus(folder: Path, split: str) -> Iterator[Consensus]:
     yield from map(consensus_of_row, _rows(folder, "consensus", split))
 
 
+def read_preferences(folder: Path, split: str) -> Iterator[Preference]:
+    """The preferences of one split of a release, in its order."""
+    for row in _rows(folder, "preferences", split):
+        values: dict[str, Any] = {name: row[name] for name in _PREFERENCE}
+        for name in ("image_sha256", "rejected", "rejected_teachers", "conflicts", "agreeing"):
+            values[name] = tuple(values[name])
+        yield Preference(**values)
+
+
 def _rows(folder: Path, config: str, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 

@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cxr_max.student.apo import apo_loss
 from cxr_max.student.batches import Turns, collate_apo
-from cxr_max.student.data import Lesson, Turn, preference_turns
+from cxr_max.student.data import Lesson, preference_turns, whole_turns
 from cxr_max.student.logps import sums, token_logps
-from cxr_max.student.model import Student, open_student
+from cxr_max.student.model import Student
 from cxr_max.student.reference import read_logps, reference_logps
 from cxr_max.student.settings import Apo, Recipe
-from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, prepare, run, settings_of
+from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, begin, run
 
 WARN_BELOW: Final = 1.0
 """Nats. With the preferred log-prob so far below the reference on average, likelihood is displaced (Razin et al.
@@ -131,20 +131,10 @@ def train_apo(
         RequestError, ImageError, StorageError: as ``sft.train_sft``.
     """
     course = recipe.apo
-    # A new adapter is drawn at random.
-    set_seed(course.seed)
-    student = open_student(
-        base, lora=recipe.model.lora, dtype=recipe.model.dtype, max_pixels=recipe.model.max_pixels, trainable=True
-    )
-    prepare(out, settings_of("apo", student.fingerprint, course, recipe.model, data))
+    student = begin("apo", base, course, recipe.model, out, data)
     turns = preference_turns(lessons, epochs=course.epochs, seed=course.seed)
     args = arguments(out, course, recipe.model, len(turns))
-    each = Turns(
-        student.chat,
-        lessons,
-        [Turn(i, tuple(range(len(x.replies)))) for i, x in enumerate(lessons)],
-        course.max_length,
-    )
+    each = Turns(student.chat, lessons, whole_turns(lessons, range(len(lessons))), course.max_length)
     cache = out / "reference.sqlite"
     reference_logps(student, each, cache, watch, process=args.process_index, processes=args.world_size)
     if args.world_size > 1:

@@ -76,5 +76,10 @@ def preference_turns(lessons: Sequence[Lesson], *, epochs: int, seed: int) -> li
     turns = []
     for epoch in range(epochs):
         order = random.Random(f"{seed} {epoch}").sample(range(len(lessons)), len(lessons))
-        turns += [Turn(index, tuple(range(len(lessons[index].replies)))) for index in order]
+        turns += whole_turns(lessons, order)
     return turns
+
+
+def whole_turns(lessons: Sequence[Lesson], order: Sequence[int]) -> list[Turn]:
+    """Lessons in this order, each with all its replies."""
+    return [Turn(index, tuple(range(len(lessons[index].replies)))) for index in order]

@@ -26,9 +26,9 @@ def reference_logps(
         cache: an SQLite file; several processes may fill it at once.
     """
     with closing(_open(cache)) as db:
-        missing = [i for i, key in enumerate(keys(student, data)) if _get(db, key) is None]
-        mine = missing[process::processes]
         names = keys(student, data)
+        missing = [index for index, name in enumerate(names) if _get(db, name) is None]
+        mine = missing[process::processes]
         student.model.eval()
         for done, index in enumerate(mine, 1):
             item = data[index]

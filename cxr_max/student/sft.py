@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
 
 from cxr_max.student.batches import Turns, collate_sft
 from cxr_max.student.data import Lesson, sft_turns
 from cxr_max.student.logps import token_logps
-from cxr_max.student.model import open_student
 from cxr_max.student.settings import Recipe
-from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, prepare, run, settings_of
+from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, begin, run
 
 
 class SftTrainer(StudentTrainer):
@@ -47,12 +45,7 @@ def train_sft(
         StorageError: the disk refused.
     """
     course = recipe.sft
-    # A new adapter is drawn at random.
-    set_seed(course.seed)
-    student = open_student(
-        base, lora=recipe.model.lora, dtype=recipe.model.dtype, max_pixels=recipe.model.max_pixels, trainable=True
-    )
-    prepare(out, settings_of("sft", student.fingerprint, course, recipe.model, data))
+    student = begin("sft", base, course, recipe.model, out, data)
     turns = sft_turns(lessons, smoothing=course.teacher_smoothing, epochs=course.epochs, seed=course.seed)
     dataset = Turns(student.chat, lessons, turns, course.max_length)
     trainer = SftTrainer(student, dataset, collate_sft, arguments(out, course, recipe.model, len(turns)), watch)

@@ -25,8 +25,8 @@ from cxr_max.errors import RequestError, StorageError
 from cxr_max.shards import canonical_json, write_text
 from cxr_max.student.batches import Turns
 from cxr_max.student.card import card
-from cxr_max.student.model import Student, save_student
-from cxr_max.student.settings import Course, Model
+from cxr_max.student.model import Student, open_student, save_student
+from cxr_max.student.settings import Course, Model, Stage
 
 Watch = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
@@ -121,20 +121,29 @@ class _Steps(TrainerCallback):
             self._watch("Training", state.global_step, state.max_steps)
 
 
-def prepare(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, keep the settings for later starts of the same command, and seed everything.
+def begin(stage: Stage, base: str, course: Course, model: Model, out: Path, data: str) -> Student:
+    """Open what is trained, and keep the settings for later starts of the same command.
 
     Raises:
-        RequestError: the folder holds a training with other settings.
+        RequestError: the model is wrong, or the folder holds a training with other settings.
     """
-    set_seed(settings["course"]["seed"])
-    path = out / "train.json"
-    wanted = canonical_json(settings)
+    # A new adapter is drawn at random; the Trainer seeds what comes after it.
+    set_seed(course.seed)
+    student = open_student(base, lora=model.lora, dtype=model.dtype, max_pixels=model.max_pixels, trainable=True)
+    settings = {
+        "stage": stage,
+        "base": student.fingerprint,
+        "course": course.model_dump(),
+        "model": model.model_dump(),
+        "data": data,
+    }
+    path, wanted = out / "train.json", canonical_json(settings)
     if path.exists() and path.read_text("utf-8") != wanted:
         raise RequestError(
             f"{out} holds a training with other settings: choose another --out, or the same settings."
         )
     write_text(path, wanted)
+    return student
 
 
 def arguments(out: Path, course: Course, model: Model, turns: int) -> TrainingArguments:
@@ -257,8 +266,3 @@ def restore(student: Student, checkpoint: str) -> None:
     if (Path(checkpoint) / "config.json").exists():
         saved = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=student.model.dtype)
         student.model.load_state_dict(saved.state_dict())
-
-
-def settings_of(stage: str, base: str, course: Course, model: Model, data: str) -> dict[str, Any]:
-    """What makes one training the same as another."""
-    return {"stage": stage, "base": base, "course": course.model_dump(), "model": model.model_dump(), "data": data}
