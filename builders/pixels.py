@@ -11,7 +11,7 @@ from cxr_max.builders.sources.registry import open_source
 from cxr_max.errors import ImageError, RequestError
 from cxr_max.image_set import ImageSet
 from cxr_max.radiograph import EncodedImage
-from cxr_max.records import SPLITS, Study, Trajectory
+from cxr_max.records import SPLITS, Asked, Study, Trajectory
 from cxr_max.schemas import read_questions
 
 _ENDLESS = 20
@@ -26,7 +26,7 @@ class Pixels:
     _workspace: "TemporaryDirectory[str] | None" = field(default=None, repr=False)
     """Kept as long as this lives: pictures that the phantom source draws for a release without a run."""
 
-    def image_set(self, trajectory: Trajectory) -> ImageSet:
+    def image_set(self, trajectory: Trajectory | Asked) -> ImageSet:
         """The files that a trajectory is about.
 
         Raises:
@@ -40,7 +40,7 @@ class Pixels:
         found = tuple(paths[image_id] for image_id in trajectory.image_ids)
         return ImageSet(found, trajectory.source_sha256, trajectory.rendering)
 
-    def encoded(self, trajectory: Trajectory) -> tuple[EncodedImage, ...]:
+    def encoded(self, trajectory: Trajectory | Asked) -> tuple[EncodedImage, ...]:
         """What the teacher was sent, rendered again.
 
         Raises:
@@ -48,7 +48,7 @@ class Pixels:
         """
         return self.image_set(trajectory).encoded()
 
-    def study(self, trajectory: Trajectory) -> Study:
+    def study(self, trajectory: Trajectory | Asked) -> Study:
         """The study that a trajectory is about.
 
         Raises:

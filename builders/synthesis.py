@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from cxr_max import prompts
 from cxr_max.answers import last_heading
 from cxr_max.builders.pixels import Pixels, open_pixels
+from cxr_max.builders.questions import question_like
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.builders.sending import BURNED_IN, send
@@ -25,7 +26,7 @@ from cxr_max.consensus import decided, takes_part
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.drift.conflict import says
 from cxr_max.errors import ImageError, RequestError
-from cxr_max.ledger import Gap, Ledger, request_key
+from cxr_max.ledger import Gap, Ledger
 from cxr_max.prompts import Prompt
 from cxr_max.records import Consensus, Question, Trajectory
 from cxr_max.teachers import roster
@@ -233,36 +234,7 @@ class Synthesis:
         if asked is None:
             return None
         text = prompt.fill_trajectories(asked, [t for t in group if takes_part(t)])
-        key = request_key(
-            provider=spec.provider,
-            endpoint=spec.endpoint,
-            model=spec.model,
-            sampling=spec.sampling,
-            prompt_text=text,
-            images=[(source, first.rendering) for source in first.source_sha256],
-            sample_index=0,
-        )
-        question = Question(
-            study_id=first.study_id,
-            subject_id=first.subject_id,
-            source=first.source,
-            split=first.split,
-            image_ids=first.image_ids,
-            source_sha256=first.source_sha256,
-            rendering=first.rendering,
-            teacher=spec.name,
-            provider=spec.provider,
-            model=spec.model,
-            prompt_name=prompt.name,
-            prompt_version=prompt.version,
-            prompt_sha256=prompt.sha256,
-            prompt_given=prompt.given,
-            structured_answer=prompt.structured_answer,
-            sampling=spec.sampling,
-            sample_index=0,
-            request_sha256=key,
-        )
-        return question, text
+        return question_like(first, spec, prompt, text), text
 
 
 def judge(written: Trajectory, agreed: Consensus, group: Iterable[Trajectory]) -> Outcome:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from cxr_max.findings import Findings, Sides
 
@@ -18,7 +18,10 @@ Status = Literal["ok", "refused", "truncated", "filtered", "unparsed"]
 DataUse = Literal["open", "registration", "credentialed"]
 Place = Literal["local", "remote"]
 Ended = Literal["stop", "length", "filtered", "refused"]
+PredictionStatus = Literal["ok", "refused", "truncated", "filtered", "unparsed", "failed"]
+"""Those of a trajectory, and ``failed``: there is no reply, which no score may hold against the model."""
 
+PREDICTION_STATUSES: Final[tuple[PredictionStatus, ...]] = get_args(PredictionStatus)
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 STATUSES: Final[tuple[Status, ...]] = ("ok", "refused", "truncated", "filtered", "unparsed")
 FRONTAL: Final[frozenset[View]] = frozenset({"PA", "AP"})
@@ -172,6 +175,20 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What every trajectory about one image set has in common: the images, without what was said about them."""
+
+    study_id: str
+    subject_id: str
+    source: str
+    split: Split | None
+    image_ids: tuple[str, ...]
+    source_sha256: tuple[str, ...]
+    image_sha256: tuple[str, ...]
+    rendering: str
+
+
+@dataclass(frozen=True, slots=True)
 class Consensus:
     """What several teachers say together about one image set, asked one prompt."""
 
@@ -208,3 +225,58 @@ class Preference:
     agreeing: tuple[bool, ...]
     """Whether each rejected text claims exactly what the consensus claims: such a text is no negative. A conflict
     of 0 does not say so, since it counts opposed findings only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model says about one image set under one condition: a row of a submission."""
+
+    study_id: str
+    image_ids: tuple[str, ...]
+    condition: str
+    """What was changed about picture or question; ``original`` where nothing was (see ``eval.conditions``)."""
+    status: PredictionStatus
+    findings: Findings | None
+    """``None`` unless the status is ok."""
+    sides: Sides | None
+    scores: Mapping[str, float | None] | None
+    """Per finding the probability that it is present, 0 to 1; ``None`` where the model gives none."""
+    contradictions: tuple[str, ...] | None
+    """Findings of which the structured answer says another state than the text before it; ``None`` where nothing
+    compared them."""
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number about one model, with its 95% interval; or the reason why there is none."""
+
+    model: str
+    dataset: str
+    task: str
+    metric: str
+    """A name of ``eval.definitions``, which says what it is."""
+    finding: str | None
+    """``None`` where the number is about all findings together."""
+    condition: str | None
+    """Picture or question changed, or teacher left out or replaced; ``None`` where nothing was."""
+    group: str | None
+    """Whom it is about, as ``sex F``; ``None`` for everybody."""
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+    """Why there is no value."""
+    trusted: bool
+    """Whether the interval can be expected to hold the truth 95 times of 100."""
+    distrust: str | None
+    """Why not."""
+    patients: int
+    """Those that decide the metric."""
+    n_scored: int
+    """Rows whose reference decides and to which the model gave findings."""
+    n_refused: int
+    """Rows with a reply without findings: refused, filtered, truncated or not in the form asked for."""
+    n_failed: int
+    """Rows without a reply, for want of a connection or of a row in the submission."""
+    suite_sha256: str

@@ -1,12 +1,12 @@
 """Explicit Arrow schemas of a release's three configs, and the way between rows and records."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxr_max.findings import FINDINGS
-from cxr_max.records import Consensus, Preference, Sampling, Trajectory
+from cxr_max.records import Asked, Consensus, Preference, Sampling, Trajectory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,6 +168,20 @@ def read_questions(folder: Path, split: str) -> Iterator[tuple[str, tuple[str, .
     columns = ["study_id", "image_sha256", "prompt_sha256"]
     for row in _rows(folder, "trajectories", split, columns):
         yield row["study_id"], tuple(row["image_sha256"]), row["prompt_sha256"]
+
+
+def read_asked(folder: Path, split: str, prompt_sha256: str) -> Iterator[Asked]:
+    """Every image set of one split that was asked this prompt, once, in order: no text is decoded."""
+    names = [field.name for field in fields(Asked)]
+    last = None
+    for row in _rows(folder, "trajectories", split, [*names, "prompt_sha256"]):
+        if row.pop("prompt_sha256") != prompt_sha256:
+            continue
+        values: dict[str, Any] = {name: tuple(row[name]) if name in _LISTS else row[name] for name in names}
+        asked = Asked(**values)
+        if asked != last:
+            last = asked
+            yield asked
 
 
 def read_consensus(folder: Path, split: str) -> Iterator[Consensus]:

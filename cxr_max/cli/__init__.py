@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from cxr_max import __version__
 from cxr_max.cli import build, consensus, drift, sources, status, teachers, train
+from cxr_max.cli import eval as evaluation
 from cxr_max.errors import CxrMaxError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command("build")(build.command)
 app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
 app.command("train")(train.command)
+app.command("eval")(evaluation.command)
 app.command("sources")(sources.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)

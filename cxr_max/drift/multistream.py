@@ -161,7 +161,7 @@ def multistream_test(
     else:
         codes = states if view == "states" else _increments(states)
         found = [_compare_joints(codes[:, :, j], codes[:, :, j + d], patient, signs) for j in range(length - d)]
-    adjusted = _holm([p for _, p, _ in found])
+    adjusted = holm([p for _, p, _ in found])
     return tuple(
         StepTest(j, j + d, statistic, p, corrected, n)
         for j, ((statistic, p, n), corrected) in enumerate(zip(found, adjusted, strict=True))
@@ -255,7 +255,7 @@ def _p_value(statistics: Floats) -> float:
     return float((statistics >= statistics[0] - _ROUNDING).mean())
 
 
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm 1979: step-down Bonferroni over the tests that were made."""
     ranked = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)

@@ -1,0 +1,181 @@
+"""From a metric over some rows to a score: one way for all tasks."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from cxr_max.eval.answers import PRESENT, UNCERTAIN, Answers, Data
+from cxr_max.eval.bootstrap import Draws, Resamples, draws, estimate, macro, resample, undefined
+from cxr_max.eval.metrics.classification import Binary
+from cxr_max.eval.metrics.measured import Bools, Ints, Metric
+from cxr_max.eval.reference import Reference
+from cxr_max.eval.suite import Suite
+from cxr_max.findings import FINDINGS
+from cxr_max.records import Score
+
+EVERY: Final = tuple(range(len(FINDINGS)))
+"""The places of all findings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Rows behind a number."""
+
+    scored: int
+    refused: int
+    failed: int
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(self.scored + other.scored, self.refused + other.refused, self.failed + other.failed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A metric of one finding, and the rows of the data that it is of."""
+
+    metric: Metric | str
+    """Or the reason why there is none."""
+    rows: Ints
+    """(m,), ascending."""
+    counted: Counted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A number before its interval is taken."""
+
+    metric: str
+    finding: str | None
+    condition: str | None
+    group: str | None
+    drawn: Draws
+    counted: Counted
+
+    def score(self, model: str, dataset: str, task: str, suite: Suite) -> Score:
+        """With its interval."""
+        found = estimate(self.drawn)
+        return Score(
+            model=model,
+            dataset=dataset,
+            task=task,
+            metric=self.metric,
+            finding=self.finding,
+            condition=self.condition,
+            group=self.group,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            reason=found.reason,
+            trusted=found.trusted,
+            distrust=found.distrust,
+            patients=found.patients,
+            n_scored=self.counted.scored,
+            n_refused=self.counted.refused,
+            n_failed=self.counted.failed,
+            suite_sha256=suite.sha256,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruler:
+    """Draws any metric of one set of rows over the same resamples of their patients."""
+
+    subjects: tuple[str, ...]
+    """(n,)."""
+    resamples: Resamples
+
+    @staticmethod
+    def of(reference: Reference, suite: Suite) -> "Ruler":
+        """For these image sets, of which there is at least one."""
+        drawn = resample(reference.subjects, seed=suite.seed, resamples=suite.resamples)
+        return Ruler(reference.subjects, drawn)
+
+    def draw(self, part: Part) -> Draws:
+        """One finding's."""
+        if isinstance(part.metric, str):
+            return undefined(part.metric, len(self.resamples.multiplicities))
+        return draws(part.metric, self.resamples, [self.subjects[row] for row in part.rows.tolist()])
+
+    def drawn(self, make: Callable[[int], Part], places: Iterable[int] = EVERY) -> list[tuple[int, Part, Draws]]:
+        """Of several findings, by their places in ``FINDINGS``."""
+        parts = [(place, make(place)) for place in places]
+        return [(place, part, self.draw(part)) for place, part in parts]
+
+
+def per_finding(
+    metric: str,
+    ruler: Ruler,
+    make: Callable[[int], Part],
+    *,
+    places: Iterable[int] = EVERY,
+    condition: str | None = None,
+    group: str | None = None,
+    each: bool = True,
+) -> Iterator[Scored]:
+    """A metric of every finding, and the mean over findings; or the mean alone."""
+    found = ruler.drawn(make, places)
+    if each:
+        for place, part, drawn in found:
+            yield Scored(metric, FINDINGS[place], condition, group, drawn, part.counted)
+    yield mean_over(metric, found, condition=condition, group=group)
+
+
+def mean_over(
+    metric: str, found: list[tuple[int, Part, Draws]], condition: str | None = None, group: str | None = None
+) -> Scored:
+    """The mean over the findings that have a value; its rows are those of all of these."""
+    counted = [part.counted for _, part, drawn in found if drawn.measured.value is not None]
+    return Scored(
+        metric, None, condition, group, macro([drawn for _, _, drawn in found]), sum(counted, Counted(0, 0, 0))
+    )
+
+
+def pairs(reference: Reference, answers: Answers, place: int, among: Bools | None = None) -> Binary:
+    """One finding of reference and answers, by ``classification.NULL_RULES``; what failed is left out.
+
+    Args:
+        among: (n,) the image sets to look at; all if ``None``.
+    """
+    decided = decides(reference, place) & ~answers.failed
+    if among is not None:
+        decided &= among
+    rows = np.flatnonzero(decided)
+    return Binary(
+        rows,
+        reference.states[rows, place] == PRESENT,
+        answers.states[rows, place] == PRESENT,
+        answers.ok[rows],
+    )
+
+
+def counted(reference: Reference, answers: Answers, place: int, among: Bools | None = None) -> Counted:
+    """The rows whose reference decides the finding: answered, refused, failed."""
+    decided = decides(reference, place)
+    if among is not None:
+        decided = decided & among
+    return count(answers, decided)
+
+
+def count(answers: Answers, among: Bools) -> Counted:
+    """Answered, refused and failed among some image sets."""
+    return Counted(*(int((among & kind).sum()) for kind in (answers.ok, answers.refused, answers.failed)))
+
+
+def decides(reference: Reference, place: int) -> Bools:
+    """(n,): there are labels, and the finding is not uncertain."""
+    decided: Bools = reference.labelled & (reference.states[:, place] != UNCERTAIN)
+    return decided
+
+
+def claim_part(
+    make: Callable[[Bools, Bools], Metric],
+    data: Data,
+    answers: Answers,
+    place: int,
+    among: Bools | None = None,
+) -> Part:
+    """A metric of claims, over the answered rows."""
+    found = pairs(data.reference, answers, place, among).of_answered()
+    return Part(make(found.reference, found.claim), found.rows, counted(data.reference, answers, place, among))
