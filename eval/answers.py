@@ -15,9 +15,6 @@ from cxr_max.records import PREDICTION_STATUSES
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ABSENT: Final = STATE_ORDER.index(0)
-UNCERTAIN: Final = STATE_ORDER.index(-1)
-PRESENT: Final = STATE_ORDER.index(1)
 OK: Final = PREDICTION_STATUSES.index("ok")
 FAILED: Final = PREDICTION_STATUSES.index("failed")
 _STATE_CODES: Final = np.array([STATE_ORDER.index(state) for state in (-1, 0, 1, None)], dtype=np.int8)

@@ -164,7 +164,9 @@ def macro(parts: Sequence[Draws]) -> Draws:
     """
     scored = [part for part in parts if part.measured.value is not None]
     if not scored:
-        return undefined("no finding has a value", len(parts[0].values) if parts else 0)
+        reasons = {part.measured.reason for part in parts}
+        common = next(iter(reasons)) if len(reasons) == 1 else None
+        return undefined(common or "no finding has a value", len(parts[0].values) if parts else 0)
     value = float(np.mean([part.measured.value for part in scored if part.measured.value is not None]))
     values = np.mean([part.values for part in scored], axis=0)
     caveat = next((part.caveat for part in scored if part.caveat), None)

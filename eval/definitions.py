@@ -1,7 +1,7 @@
 """What every metric of a score file is: its formula, where it comes from, and which way is better.
 
-Every number goes with one of these wherever it is shown. Per finding unless said otherwise; a score without a
-finding is the mean over the findings that have a value. TP, FP, FN, TN count claims against the reference.
+Every number goes with one of these wherever it is shown. Per finding unless said otherwise; TP, FP, FN, TN count
+claims against the reference.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,11 @@ VERSION: Final = 1
 """Raised when a definition changes: then every suite has another hash."""
 Better = Literal["higher", "lower", "neither"]
 RULES: Final = NULL_RULES
+MEANS: Final = (
+    "a score without a finding is a mean over findings: where there is a reference, over those that 15 patients or"
+    " more have and as many do not, whatever the model does; elsewhere over those that 10 patients or more decide;"
+    " over all findings where that leaves none"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_max.drift.states import Codes, encode
+from cxr_max.drift.states import PRESENT, UNCERTAIN, Codes, encode
 from cxr_max.errors import RequestError
 from cxr_max.eval.metrics.measured import Bools, Ints
 from cxr_max.findings import FINDINGS, SIDES, Findings, Side, Sides
@@ -20,6 +20,8 @@ from cxr_max.shards import write_shard
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COMMON_PATIENTS: Final = 15
+"""More than an interval needs, so that a few refusals do not take a finding's interval away."""
 SIDE_ORDER: Final[tuple[Side | None, ...]] = (None, *SIDES)
 Key = tuple[str, tuple[str, ...]]
 """Study and images."""
@@ -90,6 +92,22 @@ class Reference:
     def sides(self) -> Codes:
         """(n, 14): index ``SIDE_ORDER``."""
         return _stacked([side_codes(row.sides or {}) for row in self.rows])
+
+    @cached_property
+    def common(self) -> tuple[int, ...]:
+        """Places of the findings over which means are taken: ``COMMON_PATIENTS`` have it, and as many do not.
+
+        All findings where that leaves none. It depends on nothing that a model does.
+        """
+        _, patient = np.unique(np.asarray(self.subjects, dtype=str), return_inverse=True)
+        places = []
+        for place in range(len(FINDINGS)):
+            state = self.states[:, place]
+            present = self.labelled & (state == PRESENT)
+            absent = self.labelled & (state != PRESENT) & (state != UNCERTAIN)
+            if min(len(np.unique(patient[rows])) for rows in (present, absent)) >= COMMON_PATIENTS:
+                places.append(place)
+        return tuple(places) or tuple(range(len(FINDINGS)))
 
     def take(self, chosen: Sequence[int] | Ints) -> "Reference":
         """Some of the image sets, in the order given."""

@@ -1,13 +1,14 @@
 """From a metric over some rows to a score: one way for all tasks."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from cxr_max.eval.answers import PRESENT, UNCERTAIN, Answers, Data
-from cxr_max.eval.bootstrap import Draws, Resamples, draws, estimate, macro, resample, undefined
+from cxr_max.drift.states import PRESENT, UNCERTAIN
+from cxr_max.eval.answers import Answers, Data
+from cxr_max.eval.bootstrap import FEWEST_PATIENTS, Draws, Resamples, draws, estimate, macro, resample, undefined
 from cxr_max.eval.metrics.classification import Binary
 from cxr_max.eval.metrics.measured import Bools, Ints, Metric
 from cxr_max.eval.reference import Reference
@@ -113,23 +114,41 @@ def per_finding(
     condition: str | None = None,
     group: str | None = None,
     each: bool = True,
+    common: Sequence[int] | None = None,
 ) -> Iterator[Scored]:
-    """A metric of every finding, and the mean over findings; or the mean alone."""
+    """A metric of every finding, and the mean over findings; or the mean alone.
+
+    Args:
+        places: of the findings.
+        common: of those in the mean (see ``mean_over``).
+    """
     found = ruler.drawn(make, places)
     if each:
         for place, part, drawn in found:
             yield Scored(metric, FINDINGS[place], condition, group, drawn, part.counted)
-    yield mean_over(metric, found, condition=condition, group=group)
+    yield mean_over(metric, found, common, condition=condition, group=group)
 
 
 def mean_over(
-    metric: str, found: list[tuple[int, Part, Draws]], condition: str | None = None, group: str | None = None
+    metric: str,
+    found: Sequence[tuple[int, Part, Draws]],
+    common: Sequence[int] | None,
+    *,
+    condition: str | None = None,
+    group: str | None = None,
 ) -> Scored:
-    """The mean over the findings that have a value; its rows are those of all of these."""
-    counted = [part.counted for _, part, drawn in found if drawn.measured.value is not None]
-    return Scored(
-        metric, None, condition, group, macro([drawn for _, _, drawn in found]), sum(counted, Counted(0, 0, 0))
-    )
+    """The mean over findings; its rows are those of all of these.
+
+    Args:
+        common: the findings' places, where the reference chooses them (``Reference.common``); otherwise they are
+            those that ``FEWEST_PATIENTS`` or more decide, or all where there are none.
+    """
+    if common is None:
+        among = [one for one in found if one[2].patients >= FEWEST_PATIENTS] or list(found)
+    else:
+        among = [one for one in found if one[0] in common] or list(found)
+    counted = sum((part.counted for _, part, _ in among), Counted(0, 0, 0))
+    return Scored(metric, None, condition, group, macro([drawn for _, _, drawn in among]), counted)
 
 
 def pairs(reference: Reference, answers: Answers, place: int, among: Bools | None = None) -> Binary:

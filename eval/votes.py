@@ -5,8 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from cxr_max.drift.states import Codes
-from cxr_max.eval.answers import ABSENT, PRESENT, UNCERTAIN, Answers
+from cxr_max.drift.states import ABSENT, PRESENT, UNCERTAIN, Codes
+from cxr_max.eval.answers import Answers
 from cxr_max.findings import FINDINGS
 
 QUORUM: Final = 2

@@ -19,6 +19,9 @@ Label = Callable[[str], Findings]
 
 STATE_ORDER: Final[tuple[State | None, ...]] = (None, 0, -1, 1)
 """By how much is claimed: the order in which CheXpert's labeler lets one mention of a finding override another."""
+ABSENT: Final = STATE_ORDER.index(0)
+UNCERTAIN: Final = STATE_ORDER.index(-1)
+PRESENT: Final = STATE_ORDER.index(1)
 BINS: Final = 10
 
 

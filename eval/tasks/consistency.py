@@ -188,13 +188,13 @@ def image_gain(data: Data, partner: Ints, ruler: Ruler) -> Iterator[Scored]:
     ]
     for place, part, gain in gains:
         yield Scored("image_gain", FINDINGS[place], None, None, gain, part.counted)
-    yield mean_over("image_gain", gains)
+    yield mean_over("image_gain", gains, data.reference.common)
 
 
 def _on_blank(data: Data, ruler: Ruler) -> Iterator[Scored]:
     blank = data.under(BLANK)
     make = partial(claim_part, classification.balanced_accuracy, data, blank)
-    yield from per_finding("blank_accuracy", ruler, make)
+    yield from per_finding("blank_accuracy", ruler, make, common=data.reference.common)
 
 
 def _quadrant(data: Data, theirs: Answers, kind: tuple[bool, bool], place: int) -> Part:

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from cxr_max.eval.answers import PRESENT, UNCERTAIN, Answers, Data
+from cxr_max.drift.states import PRESENT, UNCERTAIN
+from cxr_max.eval.answers import Answers, Data
 from cxr_max.eval.conditions import ORIGINAL, parse
 from cxr_max.eval.metrics import calibration, classification, ranking
 from cxr_max.eval.metrics.measured import Bools, Floats, Metric
@@ -57,19 +58,20 @@ def generalization(everything: Data, suite: Suite) -> Iterator[Scored]:
     settings = suite.generalization
     data = everything.of_split(suite.split)
     answers = data.under(ORIGINAL)
-    ruler = Ruler.of(data.reference, suite)
+    ruler, common = Ruler.of(data.reference, suite), data.reference.common
     for name, make in CLAIMS.items():
-        yield from per_finding(name, ruler, partial(claim_part, make, data, answers))
-    yield from per_finding("accuracy_refusals_wrong", ruler, partial(_refusals_wrong, data))
+        yield from per_finding(name, ruler, partial(claim_part, make, data, answers), common=common)
+    yield from per_finding("accuracy_refusals_wrong", ruler, partial(_refusals_wrong, data), common=common)
     scored = answers.with_scores(scores_of(data))
     ordered = ORDERED | {
         "sensitivity_at_specificity": partial(ranking.sensitivity_at_specificity, specificity=settings.specificity)
     }
     for name, score_metric in ordered.items():
-        yield from per_finding(name, ruler, partial(score_part, score_metric, data, scored))
+        yield from per_finding(name, ruler, partial(score_part, score_metric, data, scored), common=common)
     for name, score_metric in PROBABILITIES.items():
-        yield from per_finding(name, ruler, partial(score_part, score_metric, data, answers))
-    yield from per_finding("f1_at_threshold", ruler, partial(_at_threshold, everything, data, suite))
+        yield from per_finding(name, ruler, partial(score_part, score_metric, data, answers), common=common)
+    at_threshold = partial(_at_threshold, everything, data, suite)
+    yield from per_finding("f1_at_threshold", ruler, at_threshold, common=common)
     yield refusal_rate(data, answers, ruler, None)
     yield from _by_seen(data, answers, ruler)
 
@@ -169,4 +171,4 @@ def _by_seen(data: Data, answers: Answers, ruler: Ruler) -> Iterator[Scored]:
     for group, among in (("seen in training", seen), ("unseen", ~seen)):
         for name in _BY_SEEN:
             make = partial(claim_part, CLAIMS[name], data, answers, among=among)
-            yield from per_finding(name, ruler, make, group=group, each=False)
+            yield from per_finding(name, ruler, make, group=group, each=False, common=data.reference.common)

@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from cxr_max.eval.answers import ABSENT, PRESENT, Answers, Data
+from cxr_max.drift.states import ABSENT, PRESENT
+from cxr_max.eval.answers import Answers, Data
 from cxr_max.eval.bootstrap import Draws, estimate, macro, minus, undefined
 from cxr_max.eval.conditions import ORIGINAL, corruption
 from cxr_max.eval.corruptions import CHANGES_REFERENCE
@@ -74,11 +75,11 @@ def _unpainted(name: str) -> tuple[int, ...]:
 def _under(
     data: Data, answers: Answers, places: tuple[int, ...], condition: str, ruler: Ruler
 ) -> Iterator[Scored]:
-    for name in _UNDER:
-        make = partial(claim_part, CLAIMS[name], data, answers)
-        yield from per_finding(name, ruler, make, places=places, condition=condition, each=False)
-    make_order = partial(score_part, ranking.auroc, data, scored_by_states(answers))
-    yield from per_finding("auroc", ruler, make_order, places=places, condition=condition, each=False)
+    common = data.reference.common
+    makes = {name: partial(claim_part, CLAIMS[name], data, answers) for name in _UNDER}
+    makes["auroc"] = partial(score_part, ranking.auroc, data, scored_by_states(answers))
+    for name, make in makes.items():
+        yield from per_finding(name, ruler, make, places=places, condition=condition, each=False, common=common)
     yield refusal_rate(data, answers, ruler, condition)
 
 
@@ -92,8 +93,9 @@ def _loss(
         ruler.drawn(partial(claim_part, BALANCED, data, one, among=both), places) for one in (before, answers)
     ]
     losses = [(place, part, minus(ours, worse)) for (place, part, ours), (_, _, worse) in zip(*found, strict=True)]
-    loss = mean_over("loss", losses, condition=condition)
-    base = macro([drawn for _, _, drawn in found[0]])
+    common = data.reference.common
+    loss = mean_over("loss", losses, common, condition=condition)
+    base = mean_over("balanced_accuracy", found[0], common).drawn
     relative = Scored("relative_degradation", None, condition, None, _relative(loss.drawn, base), loss.counted)
     return loss, relative
 
@@ -120,12 +122,12 @@ def _groups(data: Data, settings: Robustness, ruler: Ruler) -> Iterator[Scored]:
     answers = data.under(ORIGINAL)
     worst: tuple[float, Scored] | None = None
     for group, among in groups_of(data, settings.age_bands).items():
-        make = partial(claim_part, BALANCED, data, answers, among=among)
-        scored = next(per_finding("balanced_accuracy", ruler, make, group=group, each=False))
+        parts = ruler.drawn(partial(claim_part, BALANCED, data, answers, among=among))
+        scored = mean_over("balanced_accuracy", parts, data.reference.common, group=group)
         yield scored
-        found = estimate(scored.drawn)
-        if found.trusted and found.value is not None and (worst is None or found.value < worst[0]):
-            worst = found.value, scored
+        mean = estimate(scored.drawn)
+        if mean.trusted and mean.value is not None and (worst is None or mean.value < worst[0]):
+            worst = mean.value, scored
     yield _worst(worst[1] if worst else None, len(ruler.resamples.multiplicities))
 
 
@@ -214,7 +216,9 @@ def liar(data: Data) -> Answers:
 
 def _vote(data: Data, after: Answers, before: Answers, condition: str, ruler: Ruler) -> Iterator[Scored]:
     make = partial(claim_part, BALANCED, data, after)
-    yield from per_finding("vote_accuracy", ruler, make, condition=condition, each=False)
+    yield from per_finding(
+        "vote_accuracy", ruler, make, condition=condition, each=False, common=data.reference.common
+    )
     if after is not before:
         make_moved = partial(_moved, before, after)
         yield from per_finding("verdicts_moved", ruler, make_moved, condition=condition, each=False)
