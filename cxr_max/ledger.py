@@ -219,6 +219,12 @@ class Ledger:
         with self._lock:
             return next((_answered_of(request_sha256, row) for row in self._read(query, (request_sha256,))), None)
 
+    def raw(self, request_sha256: str) -> str | None:
+        """The body of one reply as it was received; ``None`` where there is no reply yet."""
+        query = "SELECT raw FROM replies WHERE request_sha256 = ?"
+        with self._lock:
+            return next((zlib.decompress(row[0]).decode() for row in self._read(query, (request_sha256,))), None)
+
     def commit(self, answers: Sequence[Answered], failures: Sequence[Failure] = ()) -> None:
         """Write replies and failures in one transaction; a reply clears its request's failure."""
         with self._transaction() as db:

@@ -4,6 +4,7 @@ Changed pictures are made of what the teachers were sent, and sent as JPEG of th
 release has in its ledger already is taken from there.
 """
 
+import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -144,10 +145,17 @@ def predictions(questions: Iterable[Wanted], ledger: Ledger) -> Iterator[Predict
             status=row.status,
             findings=row.findings,
             sides=row.sides,
-            scores=None,
+            scores=_scores(one, ledger) if row.status == "ok" else None,
             contradictions=row.contradictions if row.findings is not None else None,
             text=row.text,
         )
+
+
+def _scores(one: Wanted, ledger: Ledger) -> dict[str, float] | None:
+    """What a student's reply came with; a reply that was not scored, or by an older version, has none."""
+    raw = ledger.raw(one.question.request_sha256) if one.question.provider == "student" else None
+    scores: dict[str, float] | None = json.loads(raw)["finding_scores"] if raw else None
+    return scores
 
 
 def _blank(one: Wanted) -> Prediction:
@@ -159,8 +167,12 @@ def _take_over(questions: Iterable[Wanted], ledger: Ledger, known: Ledger) -> No
     there = ledger.answered()
     elsewhere = known.answered()
     keys = dict.fromkeys(one.question.request_sha256 for one in questions)
-    found = (known.reply(key) for key in keys if key in elsewhere and key not in there)
-    ledger.commit([answered for answered in found if answered is not None])
+    found = [known.reply(key) for key in keys if key in elsewhere and key not in there]
+    ledger.commit([
+        replace(answered, reply=replace(answered.reply, raw=known.raw(answered.request_sha256) or ""))
+        for answered in found
+        if answered is not None
+    ])
 
 
 def _batches(

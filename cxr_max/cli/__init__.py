@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cxr_max import __version__
-from cxr_max.cli import build, consensus, drift, sources, status, teachers, train
+from cxr_max.cli import build, consensus, drift, leaderboard, sources, status, teachers, train
 from cxr_max.cli import eval as evaluation
 from cxr_max.errors import CxrMaxError
 
@@ -27,6 +27,7 @@ app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
 app.command("train")(train.command)
 app.command("eval")(evaluation.command)
+app.command("leaderboard")(leaderboard.command)
 app.command("sources")(sources.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)
