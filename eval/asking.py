@@ -22,7 +22,7 @@ from cxr_max.errors import ImageError
 from cxr_max.eval.conditions import MIRROR, ORIGINAL, Change, Condition, parse
 from cxr_max.eval.suite import Suite
 from cxr_max.findings import Side
-from cxr_max.ledger import Gap, Ledger
+from cxr_max.ledger import Answered, Gap, Ledger
 from cxr_max.radiograph import JPEG_QUALITY, EncodedImage
 from cxr_max.records import Asked, Prediction, Question, Study
 from cxr_max.teachers.asking import Batch, Picture
@@ -167,12 +167,12 @@ def _take_over(questions: Iterable[Wanted], ledger: Ledger, known: Ledger) -> No
     there = ledger.answered()
     elsewhere = known.answered()
     keys = dict.fromkeys(one.question.request_sha256 for one in questions)
-    found = [known.reply(key) for key in keys if key in elsewhere and key not in there]
-    ledger.commit([
-        replace(answered, reply=replace(answered.reply, raw=known.raw(answered.request_sha256) or ""))
-        for answered in found
-        if answered is not None
-    ])
+    found = (known.reply(key) for key in keys if key in elsewhere and key not in there)
+    ledger.commit([_with_raw(answered, known) for answered in found if answered is not None])
+
+
+def _with_raw(answered: Answered, ledger: Ledger) -> Answered:
+    return replace(answered, reply=replace(answered.reply, raw=ledger.raw(answered.request_sha256) or ""))
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""Patient-clustered bootstrap: intervals of any metric, paired differences of two models, Holm's correction.
+"""Patient-clustered bootstrap: intervals of any metric, and paired differences of two models.
 
 Patients are drawn with replacement, each with all of its rows, so that images of one patient are never taken for
 independent. One ``Resamples`` serves every metric of every model of a data set: differences are then paired.
@@ -140,12 +140,14 @@ def draws(metric: Metric, resamples: Resamples, patient_ids: Sequence[str]) -> D
     Raises:
         RequestError: the metric has another number of rows, or a patient is not among those resampled.
     """
+    return draws_of(metric, resamples, resamples.index(patient_ids))
+
+
+def draws_of(metric: Metric, resamples: Resamples, patient: Ints) -> Draws:
+    """The same where the patients' positions are known: ``patient`` (n,) as ``Resamples.index`` gives them."""
     for rows in metric.deciding:
-        if len(rows) != len(patient_ids):
-            raise RequestError(
-                f"{len(rows)} rows and {len(patient_ids)} patient ids: give the patient of each row"
-            )
-    patient = resamples.index(patient_ids)
+        if len(rows) != len(patient):
+            raise RequestError(f"{len(rows)} rows and {len(patient)} patient ids: give the patient of each row")
     measured = metric.measured()
     times = resamples.multiplicities
     values = np.full(len(times), np.nan)

@@ -66,8 +66,8 @@ DEFINITIONS: Final[dict[str, Definition]] = {
     ),
     "alpha": Definition(
         "agreement with teachers",
-        "Krippendorff's alpha, nominal, of the model and all teachers of the release: absent, uncertain, present;"
-        " not mentioned is no rating",
+        "Krippendorff's alpha, nominal, of the model and one teacher of the release, averaged over its teachers:"
+        " absent, uncertain, present; not mentioned is no rating",
         "Krippendorff 2011",
         bounds=(-1.0, 1.0),
     ),

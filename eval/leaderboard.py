@@ -132,7 +132,7 @@ def _notes(one: Verified) -> list[str]:
     if failed:
         notes.append(f"{failed} image sets have no reply, and count for nothing.")
     if one.unlike_text:
-        notes.append(f"In {one.unlike_text} predictions the text says other findings than the row.")
+        notes.append(f"In {one.unlike_text} predictions the text claims other findings than the row.")
     if one.result.leaks.get("leaked"):
         notes.append(f"{one.result.leaks['leaked']} of the scored studies are in the training release.")
     return notes

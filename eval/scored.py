@@ -8,7 +8,16 @@ import numpy as np
 
 from cxr_max.drift.states import PRESENT, UNCERTAIN
 from cxr_max.eval.answers import Answers, Data
-from cxr_max.eval.bootstrap import FEWEST_PATIENTS, Draws, Resamples, draws, estimate, macro, resample, undefined
+from cxr_max.eval.bootstrap import (
+    FEWEST_PATIENTS,
+    Draws,
+    Resamples,
+    draws_of,
+    estimate,
+    macro,
+    resample,
+    undefined,
+)
 from cxr_max.eval.metrics.classification import Binary
 from cxr_max.eval.metrics.measured import Bools, Ints, Metric
 from cxr_max.eval.reference import Reference
@@ -83,21 +92,21 @@ class Scored:
 class Ruler:
     """Draws any metric of one set of rows over the same resamples of their patients."""
 
-    subjects: tuple[str, ...]
-    """(n,)."""
+    patient: Ints
+    """(n,): whose each row is, by position in ``resamples``."""
     resamples: Resamples
 
     @staticmethod
     def of(reference: Reference, suite: Suite) -> "Ruler":
         """For these image sets, of which there is at least one."""
         drawn = resample(reference.subjects, seed=suite.seed, resamples=suite.resamples)
-        return Ruler(reference.subjects, drawn)
+        return Ruler(drawn.index(reference.subjects), drawn)
 
     def draw(self, part: Part) -> Draws:
         """One finding's."""
         if isinstance(part.metric, str):
             return undefined(part.metric, len(self.resamples.multiplicities))
-        return draws(part.metric, self.resamples, [self.subjects[row] for row in part.rows.tolist()])
+        return draws_of(part.metric, self.resamples, self.patient[part.rows])
 
     def drawn(self, make: Callable[[int], Part], places: Iterable[int] = EVERY) -> list[tuple[int, Part, Draws]]:
         """Of several findings, by their places in ``FINDINGS``."""

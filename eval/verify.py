@@ -53,7 +53,7 @@ class Verified:
     drawn: Mapping[str, Mapping[Which, Draws]]
     """The same numbers over the resamples: only means over findings, of everybody."""
     unlike_text: int
-    """Rows whose findings are others than those that the labeler reads in their text."""
+    """Rows that claim other findings than their text does, as the labeler reads it."""
     reference_sha256: str
     """Of what the model was held against, apart from what its training has seen."""
 
@@ -100,14 +100,19 @@ def reference_digest(reference: Reference) -> str:
 
 
 def unlike_text(table: "pa.Table") -> int:
-    """Rows with status ok, findings and text, of which the labeler reads other findings in the text."""
+    """Rows with status ok, findings and text, of which the labeler reads other claims in the text."""
     odd = 0
     columns = (table[name].to_pylist() for name in ("condition", "status", "findings", "text"))
     for condition, status, findings, text in zip(*columns, strict=True):
         if status == "ok" and findings is not None and text:
             states = label(text, structured=condition != REPORT).states
-            odd += any(states[name] != findings[name] for name in FINDINGS)
+            odd += any(_claimed(states[name]) != _claimed(findings[name]) for name in FINDINGS)
     return odd
+
+
+def _claimed(state: int | None) -> int:
+    """Present and uncertain are claims; absent and not mentioned are none."""
+    return state or 0
 
 
 def _same_files(folder: Path, result: Result) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _GATHER_S: Final = 0.05
 """How long a batch that is not full waits for company; replies take seconds."""
+_HEADING: Final = "ANSWER"
+"""A prompt that says this word asks for a structured answer, whose findings are scored."""
 
 
 class StudentTeacher:
@@ -121,7 +124,6 @@ class StudentTeacher:
         half = len(requests) // 2
         try:
             made = generate(student, requests, cancelled=self._closed.is_set)
-            return [_reply(one, student.fingerprint) for one in made]
         except MemoryError:
             self._at_most = max(1, min(self._at_most, half))
             failed = TeacherError(
@@ -130,13 +132,34 @@ class StudentTeacher:
         # And whatever it says of a batch, that batch alone.
         except Exception as error:  # noqa: BLE001
             failed = TeacherError("bad_request", f"{type(error).__name__}: {error}")
+        else:
+            return [
+                _reply(one, student.fingerprint, self._scored(student, request, one.text))
+                for one, request in zip(made, requests, strict=True)
+            ]
         free_memory()
         if not half:
             return [failed]
         return self._generated(student, requests[:half]) + self._generated(student, requests[half:])
 
+    def _scored(self, student: "Student", request: "Request", text: str) -> str:
+        """How sure the student is of its answer, as JSON; empty where none was asked for."""
+        from cxr_max.student.finding_scores import finding_scores
+        from cxr_max.student.generation import free_memory
 
-def _reply(made: "Generated", fingerprint: str) -> Reply:
+        if _HEADING not in request.prompt or self._closed.is_set():
+            return ""
+        try:
+            [scores] = finding_scores(student, [request], [text])
+            reason = "The reply has no ANSWER heading."
+        # The reply is there, and is worth keeping without its scores.
+        except Exception as error:  # noqa: BLE001
+            scores, reason = None, f"{type(error).__name__}: {error}"
+            free_memory()
+        return json.dumps({"finding_scores": scores} if scores else {"finding_scores": None, "reason": reason})
+
+
+def _reply(made: "Generated", fingerprint: str, raw: str) -> Reply:
     return Reply(
         text=made.text,
         reasoning=None,
@@ -146,5 +169,5 @@ def _reply(made: "Generated", fingerprint: str) -> Reply:
         input_tokens=made.input_tokens,
         output_tokens=made.output_tokens,
         request_id=None,
-        raw="",
+        raw=raw,
     )

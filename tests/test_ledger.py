@@ -70,6 +70,14 @@ def test_one_reply_is_found_by_its_request(ledger: Ledger) -> None:
     assert ledger.reply("k") == dataclasses.replace(expected, reply=dataclasses.replace(expected.reply, raw=""))
 
 
+def test_the_body_of_a_reply_comes_back_as_it_was_received(ledger: Ledger) -> None:
+    body = '{"text": "\u00e9 \u80ba\n"}' * 500
+    whole = answered("k")
+    ledger.commit([dataclasses.replace(whole, reply=dataclasses.replace(whole.reply, raw=body)), answered("l")])
+    assert ledger.raw("k") == body and ledger.raw("l") == '{"raw": true}'
+    assert ledger.raw("m") is None
+
+
 def test_two_rows_share_one_purchase(ledger: Ledger) -> None:
     ledger.plan([question("s1", key="k"), question("s2", key="k")])
     ledger.commit([answered("k")])

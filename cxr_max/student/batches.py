@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 import torch
 from PIL import Image
@@ -16,6 +16,9 @@ from cxr_max.student.chat import Chat, EncodedPrompt
 from cxr_max.student.data import Lesson, Turn
 from cxr_max.student.packing import pack
 
+NOT_COUNTED: Final = -100
+"""The label that the Trainer leaves out when it counts what a step's loss is divided by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -24,6 +27,8 @@ class Encoded:
     turn: Turn
     prompt: EncodedPrompt
     replies: tuple[Tensor, ...]
+    cut: int
+    """How many of the replies were longer, and lost their ends."""
 
 
 @dataclass(eq=False)
@@ -58,9 +63,8 @@ class Turns(Dataset[Encoded]):
                 f"The prompt of study {lesson.study_id} takes {len(prompt.input_ids)} tokens of {self.max_length}:"
                 " raise max_length, or lower max_pixels."
             )
-        return Encoded(
-            turn, prompt, tuple(self.chat.reply(lesson.replies[reply])[:room] for reply in turn.replies)
-        )
+        whole = [self.chat.reply(lesson.replies[reply]) for reply in turn.replies]
+        return Encoded(turn, prompt, tuple(reply[:room] for reply in whole), sum(len(r) > room for r in whole))
 
     def _prompt(self, lesson: int) -> EncodedPrompt:
         asked = self.lessons[lesson]
@@ -69,14 +73,23 @@ class Turns(Dataset[Encoded]):
 
 
 def collate_sft(encoded: Sequence[Encoded]) -> dict[str, Any]:
-    """A pack; ``labels`` are its reply tokens, for the Trainer to count."""
+    """A pack; ``labels`` are the reply tokens that are learnt, for the Trainer to count."""
     packed = pack([(item.prompt, item.replies) for item in encoded])
-    return {"pack": packed, "labels": packed.targets, "shift_labels": packed.targets}
+    idle = torch.tensor([item.turn.idle for item in encoded])
+    tokens = torch.tensor([sum(map(len, item.replies)) for item in encoded])
+    labels = packed.targets.masked_fill(idle.repeat_interleave(tokens), NOT_COUNTED)
+    return {"pack": packed, "labels": labels, "shift_labels": labels, "counts": _counts(encoded)}
 
 
 def collate_apo(encoded: Sequence[Encoded]) -> dict[str, Any]:
     """A pack and the lessons' numbers; ``labels`` has one entry per study, for the Trainer to count."""
-    counted = torch.ones(len(encoded), dtype=torch.int64)
+    counted = torch.tensor([NOT_COUNTED if item.turn.idle else 1 for item in encoded])
     packed = pack([(item.prompt, item.replies) for item in encoded])
     lessons = torch.tensor([item.turn.lesson for item in encoded])
-    return {"pack": packed, "lessons": lessons, "labels": counted, "shift_labels": counted}
+    numbers = {"lessons": lessons, "counts": _counts(encoded)}
+    return {"pack": packed, "labels": counted, "shift_labels": counted, **numbers}
+
+
+def _counts(encoded: Sequence[Encoded]) -> dict[str, int]:
+    heard = [item for item in encoded if not item.turn.idle]
+    return {"replies": sum(len(item.replies) for item in heard), "replies_cut": sum(item.cut for item in heard)}

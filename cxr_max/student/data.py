@@ -3,8 +3,8 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import floor
+from dataclasses import dataclass, replace
+from math import ceil, floor
 
 from cxr_max.image_set import ImageSet
 
@@ -34,6 +34,8 @@ class Turn:
 
     lesson: int
     replies: tuple[int, ...]
+    idle: bool = False
+    """Fills a pass up and counts for nothing: no loss, no gradient, no number."""
 
 
 def sft_turns(lessons: Sequence[Lesson], *, smoothing: float, epochs: int, seed: int) -> list[Turn]:
@@ -83,3 +85,30 @@ def preference_turns(lessons: Sequence[Lesson], *, epochs: int, seed: int) -> li
 def whole_turns(lessons: Sequence[Lesson], order: Sequence[int]) -> list[Turn]:
     """Lessons in this order, each with all its replies."""
     return [Turn(index, tuple(range(len(lessons[index].replies)))) for index in order]
+
+
+def division(per_step: int, per_pass: int, processes: int) -> tuple[int, int]:
+    """How the image sets of an optimizer step are divided.
+
+    Args:
+        per_step: image sets of all processes together.
+        per_pass: image sets that one process passes through the model at once, at most.
+
+    Returns:
+        Passes of each process, and image sets in a pass: as few passes as may be, and as even as may be.
+    """
+    passes = ceil(per_step / (per_pass * processes))
+    return passes, ceil(per_step / (passes * processes))
+
+
+def filled(turns: Sequence[Turn], per_step: int, together: int) -> list[Turn]:
+    """All turns, each step's followed by so many idle ones that all processes have equally many passes.
+
+    So a step holds the same image sets whatever the number of processes, and none waits for another in vain.
+
+    Args:
+        together: image sets in one pass of all processes.
+    """
+    steps = [turns[start : start + per_step] for start in range(0, len(turns), per_step)]
+    idle = [[replace(step[0], idle=True)] * (-len(step) % together) for step in steps]
+    return [turn for step, more in zip(steps, idle, strict=True) for turn in (*step, *more)]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cxr_max.errors import RequestError
 
 Stage = Literal["sft", "apo"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class _Strict(BaseModel):
@@ -47,11 +48,11 @@ class Course(_Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(gt=0)
-    """Tokens of a prompt with one reply at most; a longer pair is left out and counted."""
+    """Tokens of a prompt with one reply at most; a longer reply is cut, which is counted and reported."""
     images_per_step: int = Field(gt=0)
-    """Image sets per optimizer step, over all processes."""
+    """Image sets per optimizer step, over all processes: a step is the same step, however many share it."""
     images_per_pass: int = Field(default=1, gt=0)
-    """Image sets per forward pass of one process."""
+    """Image sets per forward pass of one process, at most."""
     seed: int = 0
     save_every: int = Field(default=50, gt=0)
     """Steps between checkpoints; the last two are kept."""
@@ -81,12 +82,19 @@ class Apo(Course):
     """Stop as soon as the preferred log-prob has fallen this many nats below the reference on average."""
 
 
+class Log(_Strict):
+    """Where the course of a training is logged, besides ``metrics.jsonl`` and ``curves.png``."""
+
+    to: tuple[Tracker, ...] = ("tensorboard",)
+
+
 class Recipe(_Strict):
     """A file of settings."""
 
     model: Model
     sft: Sft
     apo: Apo
+    log: Log = Log()
 
 
 def read_recipe(name: str = "paper") -> Recipe:

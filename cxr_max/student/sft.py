@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from cxr_max.student.batches import Turns, collate_sft
+from cxr_max.student.batches import NOT_COUNTED, collate_sft
 from cxr_max.student.data import Lesson, sft_turns
 from cxr_max.student.logps import token_logps
 from cxr_max.student.settings import Recipe
-from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, begin, run
+from cxr_max.student.training import StudentTrainer, Trained, Watch, begin, course_of, run
 
 
 class SftTrainer(StudentTrainer):
@@ -18,7 +18,8 @@ class SftTrainer(StudentTrainer):
 
     def pack_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """Summed over reply tokens, in nats."""
-        return -token_logps(model, inputs["pack"]).sum()
+        learnt = inputs["labels"] != NOT_COUNTED
+        return -token_logps(model, inputs["pack"])[learnt].sum()
 
 
 def train_sft(
@@ -35,7 +36,8 @@ def train_sft(
 
     Args:
         base: the model's name on the Hub, or its folder.
-        out: gets ``checkpoints``, ``metrics.jsonl`` and ``student``; the same call goes on after an interruption.
+        out: gets ``checkpoints``, ``metrics.jsonl``, ``curves.png`` and ``student``; the same call goes on after an
+            interruption. Under ``accelerate launch`` every process calls, and the main one writes.
         data: the digest of the trajectories.
         merged: write whole weights, not the adapter.
 
@@ -45,8 +47,8 @@ def train_sft(
         StorageError: the disk refused.
     """
     course = recipe.sft
-    student = begin("sft", base, course, recipe.model, out, data)
+    student = begin("sft", base, recipe, out, data)
     turns = sft_turns(lessons, smoothing=course.teacher_smoothing, epochs=course.epochs, seed=course.seed)
-    dataset = Turns(student.chat, lessons, turns, course.max_length)
-    trainer = SftTrainer(student, dataset, collate_sft, arguments(out, course, recipe.model, len(turns)), watch)
-    return run(trainer, student, out, merged=merged)
+    dataset, arguments = course_of(student, lessons, turns, course, recipe.model, out)
+    trainer = SftTrainer(student, dataset, collate_sft, arguments, watch)
+    return run(trainer, student, recipe, out, merged=merged)

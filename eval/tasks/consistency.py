@@ -13,12 +13,12 @@ import numpy as np
 
 from cxr_max.drift.states import Codes
 from cxr_max.eval.answers import Answers, Data
-from cxr_max.eval.bootstrap import minus
+from cxr_max.eval.bootstrap import macro, minus
 from cxr_max.eval.conditions import BLANK, MIRROR, ORIGINAL, parse
 from cxr_max.eval.metrics import agreement, classification
 from cxr_max.eval.metrics.measured import Additive, Bools, Floats, Ints, ratio
 from cxr_max.eval.reference import SIDE_ORDER, Reference
-from cxr_max.eval.scored import Counted, Part, Ruler, Scored, claim_part, count, mean_over, per_finding
+from cxr_max.eval.scored import EVERY, Counted, Part, Ruler, Scored, claim_part, count, mean_over, per_finding
 from cxr_max.eval.suite import Suite
 from cxr_max.eval.votes import verdicts
 from cxr_max.findings import FINDINGS, LATERAL
@@ -76,7 +76,7 @@ def other_patient(reference: Reference) -> Ints:
 
 def _with_teachers(data: Data, ruler: Ruler) -> Iterator[Scored]:
     answers, peers = data.under(ORIGINAL), data.peers
-    yield from per_finding("alpha", ruler, partial(_alpha, answers, list(peers.values())))
+    yield from _alpha(answers, list(peers.values()), ruler)
     for teacher, theirs in peers.items():
         make = partial(_same_state, answers, theirs.states)
         yield from per_finding("peer_agreement", ruler, make, condition=teacher, each=False)
@@ -86,15 +86,30 @@ def _with_teachers(data: Data, ruler: Ruler) -> Iterator[Scored]:
     yield from per_finding("side_agreement", ruler, make_sides, places=LATERAL_PLACES)
 
 
-def _alpha(answers: Answers, peers: list[Answers], place: int) -> Part:
-    states = np.stack([one.states[:, place] for one in (answers, *peers)], axis=1).astype(np.int64)
+def _alpha(answers: Answers, peers: list[Answers], ruler: Ruler) -> Iterator[Scored]:
+    """Krippendorff's alpha of the model and one teacher, averaged over teachers."""
+    found = []
+    for place in EVERY:
+        parts = [_alpha_with(answers, peer, place) for peer in peers] or [_no_teachers(answers, place)]
+        found.append((place, parts[0], macro([ruler.draw(part) for part in parts])))
+    for place, part, drawn in found:
+        yield Scored("alpha", FINDINGS[place], None, None, drawn, part.counted)
+    yield mean_over("alpha", found, None)
+
+
+def _alpha_with(answers: Answers, peer: Answers, place: int) -> Part:
+    states = np.stack([answers.states[:, place], peer.states[:, place]], axis=1).astype(np.int64)
     metric = agreement.krippendorff_alpha(states - 1, states > 0, levels=_LEVELS - 1)
-    return Part(metric if peers else _NO_TEACHERS, np.arange(len(answers)), _mentions(answers, place))
+    return Part(metric, np.arange(len(answers)), _mentions(answers, place))
+
+
+def _no_teachers(answers: Answers, place: int) -> Part:
+    return Part(_NO_TEACHERS, np.empty(0, np.int64), _mentions(answers, place))
 
 
 def _same_state(answers: Answers, theirs: Codes | None, place: int) -> Part:
     if theirs is None:
-        return Part(_NO_TEACHERS, np.empty(0, np.int64), _mentions(answers, place))
+        return _no_teachers(answers, place)
     both = (answers.states[:, place] > 0) & (theirs[:, place] > 0)
     same = answers.states[:, place] == theirs[:, place]
     return _share_of(both, same, answers)
@@ -105,7 +120,7 @@ def _same_side(answers: Answers, peers: list[Answers], place: int) -> Part:
     both = [(ours > 0) & (peer.sides[:, place] > 0) for peer in peers]
     same = [pair & (ours == peer.sides[:, place]) for pair, peer in zip(both, peers, strict=True)]
     if not peers:
-        return Part(_NO_TEACHERS, np.empty(0, np.int64), _mentions(answers, place))
+        return _no_teachers(answers, place)
     columns = np.stack([np.sum(same, axis=0), np.sum(both, axis=0)], axis=1).astype(np.float64)
     metric = Additive(columns, _ratio_of_sums, "no finding was given a side by both", (columns[:, 1] > 0,))
     return Part(metric, np.arange(len(answers)), _mentions(answers, place))

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from cxr_max.builders.build import BuildRequest, build  # noqa: E402
 from cxr_max.data_use import Gate  # noqa: E402
 from cxr_max.errors import RequestError  # noqa: E402
+from cxr_max.findings import FINDINGS  # noqa: E402
 from cxr_max.ledger import Ledger, request_key  # noqa: E402
 from cxr_max.records import Reply, Sampling  # noqa: E402
 from cxr_max.student import generation  # noqa: E402
@@ -282,6 +283,102 @@ def test_closing_gives_up_the_batch_on_its_way(spec: TeacherSpec, monkeypatch: p
 
     assert all(isinstance(one, asyncio.CancelledError) for one in asyncio.run(run()))
     assert told.wait(10)
+
+
+# The scores of a reply's findings
+
+STRUCTURED = "Finish with the word ANSWER. "
+REPLY = "It is bright.\nANSWER\nEdema: present"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[int]:
+    """Let the student reply with these texts, in the order of its questions; the sizes of the batches."""
+    sizes: list[int] = []
+
+    def generate(student: Any, requests: Sequence[Request], **_: Any) -> list[Generated]:
+        done = sum(sizes)
+        sizes.append(len(requests))
+        return [Generated(texts[(done + row) % len(texts)], "stop", 1, 1) for row in range(len(requests))]
+
+    monkeypatch.setattr(generation, "generate", generate)
+    return sizes
+
+
+def test_a_structured_answer_comes_with_the_scores_of_its_findings(
+    spec: TeacherSpec, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxr_max.student.finding_scores import finding_scores
+    from cxr_max.student.model import open_student
+
+    answering(monkeypatch, REPLY)
+    [reply] = asked(spec, (STRUCTURED, "k"))
+    request = Request((jpeg(),), STRUCTURED, None, None, 8, None)
+    [expected] = finding_scores(open_student(str(folder)), [request], [REPLY])
+    assert json.loads(reply.raw) == {"finding_scores": expected}
+    assert tuple(json.loads(reply.raw)["finding_scores"]) == FINDINGS and reply.text == REPLY
+
+
+def test_scores_are_the_same_bits_alone_and_in_a_batch(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, REPLY)
+    questions = [(STRUCTURED + prompt, key) for prompt, key in QUESTIONS]
+    together = [reply.raw for reply in asked(spec, *questions)]
+    assert together == [asked(spec, question)[0].raw for question in questions]
+    assert len(set(together)) == len(questions)
+
+
+def test_nothing_is_scored_where_no_structured_answer_was_asked_for(
+    spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, REPLY)
+    assert [reply.raw for reply in asked(spec, ("Describe.", "k"), (STRUCTURED, "l"))][0] == ""
+
+
+def test_a_reply_without_a_heading_says_why_it_has_no_scores(
+    spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, "It is bright.")
+    [reply] = asked(spec, (STRUCTURED, "k"))
+    assert json.loads(reply.raw) == {"finding_scores": None, "reason": "The reply has no ANSWER heading."}
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), MemoryError("full")])
+def test_a_reply_that_cannot_be_scored_is_kept_and_so_are_its_neighbours(
+    spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from cxr_max.student import finding_scores as module
+
+    sizes = answering(monkeypatch, REPLY)
+    real = module.finding_scores
+
+    def failing(student: Any, requests: Sequence[Request], texts: Sequence[str]) -> Any:
+        if requests[0].prompt.endswith("2"):
+            raise error
+        return real(student, requests, texts)
+
+    monkeypatch.setattr(module, "finding_scores", failing)
+    replies = asked(spec, *[(STRUCTURED + prompt, key) for prompt, key in QUESTIONS])
+    assert [reply.text for reply in replies] == [REPLY] * 8 and sizes == [8]
+    bodies = [json.loads(reply.raw) for reply in replies]
+    assert bodies[2] == {"finding_scores": None, "reason": f"{type(error).__name__}: {error}"}
+    assert all(set(body["finding_scores"]) == set(FINDINGS) for n, body in enumerate(bodies) if n != 2)
+
+
+def test_a_closed_teacher_scores_nothing_more(spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cxr_max.student import finding_scores as module
+
+    teacher, scored = StudentTeacher(spec), []
+    answering(monkeypatch, REPLY)
+
+    def closing(student: Any, requests: Sequence[Request], texts: Sequence[str]) -> list[None]:
+        scored.append(requests[0].prompt)
+        teacher._closed.set()
+        return [None]
+
+    monkeypatch.setattr(module, "finding_scores", closing)
+    requests = [Request((jpeg(),), STRUCTURED + prompt, None, None, 8, None) for prompt, _ in QUESTIONS]
+    replies = teacher._answers(requests)
+    assert scored == [STRUCTURED + "0"]
+    assert [bool(reply.raw) for reply in replies if isinstance(reply, Reply)] == [True, *[False] * 7]
 
 
 @pytest.mark.parametrize("seed", [None, 7])
