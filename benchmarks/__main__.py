@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-BENCHMARKS: Final = ("asking", "phantoms", "labeler", "consensus_weights", "student", "bootstrap")
+BENCHMARKS: Final = ("asking", "phantoms", "labeler", "consensus_weights", "student", "bootstrap", "evaluation")
 
 
 def main() -> None:

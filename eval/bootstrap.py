@@ -18,7 +18,7 @@ undefined (no positive was drawn, say) are left out; the interval is not trusted
 where n is below 10.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtr, stdtrit  # type: ignore[import-untyped]
 
 from cxr_max.errors import RequestError
-from cxr_max.eval.metrics.measured import Bools, Counts, Floats, Ints, Measured, Metric, Shape
+from cxr_max.eval.metrics.measured import Additive, Bools, Counts, Floats, Ints, Measured, Metric, Shape
 
 RESAMPLES: Final = 2_000
 FEWEST_PATIENTS: Final = 10
@@ -140,23 +140,60 @@ def draws(metric: Metric, resamples: Resamples, patient_ids: Sequence[str]) -> D
     Raises:
         RequestError: the metric has another number of rows, or a patient is not among those resampled.
     """
-    return draws_of(metric, resamples, resamples.index(patient_ids))
+    (drawn,) = draws_together([(metric, resamples.index(patient_ids))], resamples)
+    return drawn
 
 
-def draws_of(metric: Metric, resamples: Resamples, patient: Ints) -> Draws:
-    """The same where the patients' positions are known: ``patient`` (n,) as ``Resamples.index`` gives them."""
-    for rows in metric.deciding:
-        if len(rows) != len(patient):
-            raise RequestError(f"{len(rows)} rows and {len(patient)} patient ids: give the patient of each row")
-    measured = metric.measured()
-    times = resamples.multiplicities
-    values = np.full(len(times), np.nan)
-    if measured.value is not None:
-        compute = metric.by_patient(patient, len(resamples.patients))
-        for start in range(0, len(times), _AT_ONCE):
-            values[start : start + _AT_ONCE] = compute(times[start : start + _AT_ONCE])
-    deciding = min(_patients(patient, rows) for rows in metric.deciding)
-    return Draws(measured, values, deciding, metric.shape, metric.bounds, metric.caveat)
+def draws_together(metrics: Sequence[tuple[Metric, Ints]], resamples: Resamples) -> list[Draws]:
+    """The draws of several metrics, each with the (n,) positions of its rows' patients in ``resamples``.
+
+    Metrics of sums share one matrix product: what takes time is to read the multiplicities, not to add.
+    """
+    for metric, patient in metrics:
+        for rows in metric.deciding:
+            if len(rows) != len(patient):
+                raise RequestError(f"{len(rows)} rows and {len(patient)} patients: give the patient of each row")
+    values = [np.full(len(resamples.multiplicities), np.nan) for _ in metrics]
+    measured = [metric.measured() for metric, _ in metrics]
+    defined = [number for number, one in enumerate(measured) if one.value is not None]
+    compute = _computing([metrics[number] for number in defined], len(resamples.patients))
+    for start in range(0, len(resamples.multiplicities), _AT_ONCE):
+        block = slice(start, start + _AT_ONCE)
+        for number, drawn in zip(defined, compute(resamples.multiplicities[block]), strict=True):
+            values[number][block] = drawn
+    return [
+        Draws(
+            one, drawn, min(_patients(patient, rows) for rows in metric.deciding), metric.shape, metric.bounds,
+            metric.caveat,
+        )
+        for (metric, patient), one, drawn in zip(metrics, measured, values, strict=True)
+    ]  # fmt: skip
+
+
+def _computing(metrics: Sequence[tuple[Metric, Ints]], patients: int) -> Callable[[Counts], list[Floats]]:
+    """From multiplicities to the values of each metric."""
+    sums = {
+        number: metric.per_patient(patient, patients)
+        for number, (metric, patient) in enumerate(metrics)
+        if isinstance(metric, Additive)
+    }
+    others = {
+        number: metric.by_patient(patient, patients)
+        for number, (metric, patient) in enumerate(metrics)
+        if number not in sums
+    }
+    matrix = np.concatenate([*sums.values(), np.empty((patients, 0))], axis=1)
+    ends = np.cumsum([part.shape[1] for part in sums.values()])
+
+    def compute(multiplicities: Counts) -> list[Floats]:
+        added = multiplicities.astype(np.float64) @ matrix if sums else np.empty((len(multiplicities), 0))
+        parts = dict(zip(sums, np.split(added, ends[:-1], axis=1), strict=True)) if sums else {}
+        return [
+            metric.formula(parts[number]) if isinstance(metric, Additive) else others[number](multiplicities)
+            for number, (metric, _) in enumerate(metrics)
+        ]
+
+    return compute
 
 
 def macro(parts: Sequence[Draws]) -> Draws:

@@ -88,11 +88,16 @@ class Additive:
 
     def by_patient(self, patient: Ints, patients: int) -> Values:
         """Sums per patient once; then each resample is one row of a matrix product."""
+        sums = self.per_patient(patient, patients)
+        return lambda multiplicities: self.formula(multiplicities.astype(np.float64) @ sums)
+
+    def per_patient(self, patient: Ints, patients: int) -> Floats:
+        """(patients, k): what each patient's rows add to the k sums."""
         width = self.columns.shape[1]
         sums = np.empty((patients, width))
         for column in range(width):
             sums[:, column] = np.bincount(patient, self.columns[:, column], patients)
-        return lambda multiplicities: self.formula(multiplicities.astype(np.float64) @ sums)
+        return sums
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

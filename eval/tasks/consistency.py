@@ -91,7 +91,7 @@ def _alpha(answers: Answers, peers: list[Answers], ruler: Ruler) -> Iterator[Sco
     found = []
     for place in EVERY:
         parts = [_alpha_with(answers, peer, place) for peer in peers] or [_no_teachers(answers, place)]
-        found.append((place, parts[0], macro([ruler.draw(part) for part in parts])))
+        found.append((place, parts[0], macro(ruler.draw_all(parts))))
     for place, part, drawn in found:
         yield Scored("alpha", FINDINGS[place], None, None, drawn, part.counted)
     yield mean_over("alpha", found, None)
