@@ -88,6 +88,15 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class PerFinding:
+    """Two models in one metric, finding by finding."""
+
+    metric: str
+    findings: Mapping[str, Comparison]
+    """Finding -> first minus second; p-values are adjusted by Holm over the findings."""
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """Models that answered the same questions, judged by the same suite."""
 
@@ -101,6 +110,8 @@ class Board:
     columns: tuple[Column, ...]
     entries: tuple[Entry, ...]
     compared: tuple[Compared, ...]
+    per_finding: tuple[PerFinding, ...]
+    """Every two models in every metric that is shown finding by finding."""
     ceiling: tuple[Score, ...]
     """What the reference labels score against a second reading of the same reports: how good a perfect model could
     look. Empty where there is no second reading."""

@@ -1,6 +1,7 @@
 """Verified results -> boards: who may stand in one table, how they differ, and what must be said about each."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 from cxr_max.drift.multistream import holm
 from cxr_max.errors import RequestError
 from cxr_max.eval.answers import Answers, Data
-from cxr_max.eval.board import Board, Column, Compared, Comparison, Entry, Example
+from cxr_max.eval.board import Board, Column, Compared, Comparison, Entry, Example, PerFinding
 from cxr_max.eval.bootstrap import Difference, Draws, difference
 from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.definitions import DEFINITIONS
@@ -18,7 +19,7 @@ from cxr_max.eval.reference import side_codes
 from cxr_max.eval.result import result_in
 from cxr_max.eval.scoring import score_all
 from cxr_max.eval.suite import Suite
-from cxr_max.eval.verify import Verified, verify
+from cxr_max.eval.verify import PER_FINDING, Verified, verify
 from cxr_max.findings import FINDINGS, Findings, Sides
 from cxr_max.labeler import label
 from cxr_max.records import PREDICTION_STATUSES, Score
@@ -71,7 +72,14 @@ def boards(verified: Sequence[Verified]) -> list[Board]:
         for suite in one.result.suites:
             key = (suite.title, suite.sha256, one.reference_sha256)
             grouped.setdefault(key, []).append((one, suite))
-    return [_board(members) for _, members in sorted(grouped.items(), key=lambda item: item[0])]
+    made = [_board(members) for _, members in sorted(grouped.items(), key=lambda item: item[0])]
+    titles = Counter((board.suite_sha256, board.dataset) for board in made)
+    return [_told_apart(board) if titles[board.suite_sha256, board.dataset] > 1 else board for board in made]
+
+
+def _told_apart(board: Board) -> Board:
+    """One data set with several references: other image sets, or other labels."""
+    return replace(board, dataset=f"{board.dataset}, {board.dataset_notes[-1].rstrip('.').lower()}")
 
 
 def _board(members: Sequence[tuple[Verified, Suite]]) -> Board:
@@ -91,6 +99,7 @@ def _board(members: Sequence[tuple[Verified, Suite]]) -> Board:
         columns=columns,
         entries=tuple(_entry(one, suite) for one, _ in members),
         compared=tuple(_compared(column, [one for one, _ in members], suite) for column in columns),
+        per_finding=tuple(_per_finding([one for one, _ in members], suite)),
         ceiling=ceiling(first.data, suite, first.result.dataset),
     )
 
@@ -146,16 +155,32 @@ def _compared(column: Column, several: Sequence[Verified], suite: Suite) -> Comp
     drawn = {one.result.model: one.drawn[suite.sha256].get(which) for one in several}
     pairs = list(combinations(drawn, 2))
     found = [_difference(drawn[a], drawn[b]) for a, b in pairs]
-    adjusted = holm([one.p_value if one is not None and one.trusted else None for one in found])
-    comparisons = tuple(
-        Comparison(
-            a, b,
-            one.value if one else None, one.low if one else None, one.high if one else None, p,
-            (one.reason or one.distrust) if one else "one of them has no value",
-        )
-        for (a, b), one, p in zip(pairs, found, adjusted, strict=True)
-    )  # fmt: skip
+    p_values = _adjusted(found)
+    comparisons = tuple(_comparison(*made) for made in zip(pairs, found, p_values, strict=True))
     return Compared(column, comparisons, clusters(_best_first(column, drawn), comparisons))
+
+
+def _per_finding(several: Sequence[Verified], suite: Suite) -> Iterator[PerFinding]:
+    for first, second in combinations(several, 2):
+        ours, theirs = first.drawn[suite.sha256], second.drawn[suite.sha256]
+        for metric in PER_FINDING:
+            shared = [which for which in ours if which[1] == metric and which[2] is not None and which in theirs]
+            found = {which[2] or "": _difference(ours[which], theirs[which]) for which in shared}
+            pair = (first.result.model, second.result.model)
+            p_values = dict(zip(found, _adjusted(list(found.values())), strict=True))
+            compared = {name: _comparison(pair, one, p_values[name]) for name, one in found.items()}
+            if compared:
+                yield PerFinding(metric, compared)
+
+
+def _adjusted(found: Sequence[Difference | None]) -> list[float | None]:
+    return holm([one.p_value if one is not None and one.trusted else None for one in found])
+
+
+def _comparison(pair: tuple[str, str], one: Difference | None, p_value: float | None) -> Comparison:
+    if one is None:
+        return Comparison(*pair, None, None, None, None, "one of them has no value")
+    return Comparison(*pair, one.value, one.low, one.high, p_value, one.reason or one.distrust)
 
 
 def _difference(one: Draws | None, other: Draws | None) -> Difference | None:

@@ -18,7 +18,7 @@ from cxr_max.eval import site_charts as charts
 from cxr_max.eval import site_tables as tables
 from cxr_max.eval.board import Board, Column, Compared, Comparison, Entry
 from cxr_max.eval.corruptions.severities import describe
-from cxr_max.eval.definitions import DEFINITIONS, RULES
+from cxr_max.eval.definitions import DEFINITIONS, MEANS, RULES
 from cxr_max.eval.drift_page import FEW, share
 from cxr_max.records import Score
 from cxr_max.shards import disk_refusals_named, write_text
@@ -82,9 +82,9 @@ class Matched:
 
 
 def write_site(boards: Sequence[Board], out: Path, *, title: str = TITLE) -> None:
-    """Write ``index.html``, ``models/``, ``leaderboard.csv`` and ``leaderboard.md``. Same boards, same bytes.
+    """Write ``index.html``, ``models/``, ``leaderboard.csv``, ``differences.csv`` and ``leaderboard.md``.
 
-    The index is written last. Pages of an earlier run that no board has any more are removed.
+    Same boards, same bytes. The index is written last. Pages of an earlier run that no board has any more are removed.
 
     Raises:
         RequestError: there is no board, two are of one suite and data set, two models of a board have one name, a
@@ -102,6 +102,7 @@ def write_site(boards: Sequence[Board], out: Path, *, title: str = TITLE) -> Non
     for name, (board, entry) in pages.items():
         write_text(folder / name, template.render(title=title, board=board, entry=entry))
     write_text(out / "leaderboard.csv", tables.csv_text(boards))
+    write_text(out / "differences.csv", tables.differences_text(boards))
     write_text(out / "leaderboard.md", tables.markdown_text(boards, title))
     index = environment.get_template("leaderboard.html")
     write_text(out / "index.html", index.render(title=title, boards=boards, script=SORTING))
@@ -241,7 +242,8 @@ def _environment() -> "Environment":
     )
     environment.filters |= {"figure": tables.figure, "interval": tables.interval, "share": share}
     environment.globals |= {
-        "charts": charts, "tables": tables, "definitions": DEFINITIONS, "rules": RULES, "icons": ICONS, "few": FEW,
+        "charts": charts, "tables": tables, "definitions": DEFINITIONS, "rules": RULES, "means": MEANS,
+        "icons": ICONS, "few": FEW,
         "page_name": page_name, "board_name": board_name, "against": against, "by_task": by_task, "zip": zip,
         "matched": matched, "policy": policy, "defined": defined, "describe": describe, "generator": GENERATOR,
     }  # fmt: skip

@@ -24,6 +24,7 @@ LETTERS: Final = (
     " differ."
 )
 ARROWS: Final = {"higher": "↑", "lower": "↓", "neither": ""}
+_COMPARED: Final = tuple(field.name for field in fields(Comparison))
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN: Final = re.compile(r"([\\`*_\[\]<>|~&$#])")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -159,6 +160,30 @@ def csv_text(boards: Sequence[Board]) -> str:
             cells = [board.suite, board.dataset, shown_as, *(getattr(score, name) for name in names)]
             writer.writerow([_cell(cell) for cell in cells])
     return written.getvalue()
+
+
+def differences_text(boards: Sequence[Board]) -> str:
+    """CSV with a row for every two models, metric and finding, and for every column's means (a blank finding).
+
+    ``p_value`` is adjusted by Holm: of a finding over the findings, of a mean over the column's pairs of models.
+    """
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(["suite", "dataset_title", "metric", "condition", "finding", *_COMPARED])
+    for board in boards:
+        for metric, condition, finding, one in _differences(board):
+            cells = [board.suite, board.dataset, metric, condition, finding, *(getattr(one, f) for f in _COMPARED)]
+            writer.writerow([_cell(cell) for cell in cells])
+    return written.getvalue()
+
+
+def _differences(board: Board) -> Iterator[tuple[str, str | None, str | None, Comparison]]:
+    for compared in board.compared:
+        for one in compared.comparisons:
+            yield compared.column.metric, compared.column.condition, None, one
+    for pair in board.per_finding:
+        for finding, one in pair.findings.items():
+            yield pair.metric, None, finding, one
 
 
 def markdown_text(boards: Sequence[Board], title: str) -> str:

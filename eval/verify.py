@@ -36,6 +36,8 @@ from cxr_max.shards import sha256_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PER_FINDING: Final = ("auroc", "balanced_accuracy", "f1")
+"""The metrics in which models are compared finding by finding."""
 _CLOSE: Final = 1e-9
 Which = tuple[str, str, str | None, str | None, str | None]
 """Task, metric, finding, condition and group."""
@@ -51,7 +53,7 @@ class Verified:
     scores: Mapping[str, tuple[Score, ...]]
     """By the suite's hash."""
     drawn: Mapping[str, Mapping[Which, Draws]]
-    """The same numbers over the resamples: only means over findings, of everybody."""
+    """The same numbers over the resamples: means over findings, and each finding's of ``PER_FINDING``."""
     unlike_text: int
     """Rows that claim other findings than their text does, as the labeler reads it."""
     reference_sha256: str
@@ -83,6 +85,10 @@ def verify(folder: Path) -> Verified:
             (task, scored.metric, None, scored.condition, None): scored.drawn
             for task, scored in found
             if scored.finding is None and scored.group is None
+        } | {
+            (task, scored.metric, scored.finding, None, None): scored.drawn
+            for task, scored in found
+            if scored.metric in PER_FINDING and scored.condition is None and scored.group is None
         }
     stray = {one.suite_sha256 for one in said} - scores.keys()
     if stray:

@@ -82,6 +82,7 @@ def board(
         columns=COLUMNS,
         entries=entries,
         compared=tuple(_compared(column, entries) for column in COLUMNS[:3]),
+        per_finding=(),
         ceiling=(
             scored("generalization", "f1", 0.86, half=0.02),
             scored("generalization", "balanced_accuracy", 0.91, half=0.02),

@@ -116,3 +116,27 @@ def test_leaks_and_failures_are_said_beside_the_model(tmp_path: Path) -> None:
     (entry,) = board.entries
     assert "4 of the scored studies are in the training release." in entry.notes
     assert {flag.name: flag.verdict for flag in entry.flags}["unseen test set"] == "no"
+
+
+def test_one_data_set_with_two_references_is_told_apart(tmp_path: Path) -> None:
+    folders = [results.write(tmp_path / "one", "model"), results.write(tmp_path / "two", "model", n=40)]
+    titles = [board.dataset for board in boards(read_all(folders, silent)[0])]
+    assert len(set(titles)) == 2
+    assert all("reference" in title for title in titles)
+
+
+def test_findings_are_compared_one_by_one_with_holm_over_them(tmp_path: Path) -> None:
+    good = results.write(tmp_path / "good", "good", 0.95)
+    poor = results.write(tmp_path / "poor", "poor", 0.6, seed=2)
+    (board,) = boards(read_all([good, poor], silent)[0])
+    found = {one.metric: one.findings for one in board.per_finding}
+    assert set(found) == {"auroc", "balanced_accuracy", "f1"}
+    values = [
+        score.value
+        for entry in board.entries
+        for score in entry.scores
+        if score.metric == "f1" and score.finding == "Edema"
+    ]
+    assert values[0] is not None and values[1] is not None
+    assert found["f1"]["Edema"].value == pytest.approx(values[0] - values[1], abs=1e-12)
+    assert len(found["auroc"]) == 14

@@ -116,7 +116,7 @@ def plain(entries: Sequence[Entry], columns: Sequence[Column] = (AUROC,), **fiel
     """A board of nothing but these models."""
     empty: dict[str, object] = {
         "suite": "quick 1", "suite_sha256": "ab" * 32, "dataset": "By hand", "dataset_notes": (), "compared": (),
-        "ceiling": (),
+        "per_finding": (), "ceiling": (),
     }  # fmt: skip
     return Board(columns=tuple(columns), entries=tuple(entries), **{**empty, **fields_})  # type: ignore[arg-type]
 
@@ -145,11 +145,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 # The pages.
 
 
-def test_a_site_has_an_index_a_page_per_model_and_two_tables(tmp_path: Path) -> None:
+def test_a_site_has_an_index_a_page_per_model_and_tables(tmp_path: Path) -> None:
     boards = [board(), board(NAMES[:3], dataset="Open-i")]
     index = written(boards, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "index.html", "leaderboard.csv", "leaderboard.md", "models",
+        "differences.csv", "index.html", "leaderboard.csv", "leaderboard.md", "models",
     ]  # fmt: skip
     assert len(list((tmp_path / "models").iterdir())) == 11
     assert [section.all("h2")[0].text for section in index.all("section", class_="board")] == [
@@ -599,7 +599,7 @@ def test_the_same_boards_are_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_site([board(), board(NAMES[:2], dataset="Open-i")], tmp_path / folder)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 13
+    assert len(files) == 14
     for path in files:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
 
