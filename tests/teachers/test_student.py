@@ -330,7 +330,8 @@ def test_nothing_is_scored_where_no_structured_answer_was_asked_for(
     spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(monkeypatch, REPLY)
-    assert [reply.raw for reply in asked(spec, ("Describe.", "k"), (STRUCTURED, "l"))][0] == ""
+    plain, structured = asked(spec, ("Describe.", "k"), (STRUCTURED, "l"))
+    assert plain.raw == "" and structured.raw
 
 
 def test_a_reply_without_a_heading_says_why_it_has_no_scores(
