@@ -89,7 +89,7 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 11
+    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 14
 
 
 def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
@@ -106,21 +106,29 @@ def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
     assert "64 consensus rows" in run(consensus, tmp_path)
     run(drift, tmp_path)
     assert (tmp_path / "build" / "drift" / "index.html").exists()
+    evaluate = commands()[11].replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max")
+    assert "balanced accuracy" in run(evaluate, tmp_path)
 
 
 def test_the_student_learns_from_a_small_build_of_the_same_kind(tmp_path: Path) -> None:
-    """The commands as printed; the demo's 64 studies would take minutes."""
+    """The commands as printed, but for a recipe of one epoch: the demo's 64 studies would take minutes."""
     pytest.importorskip("torch")
     marks = prepared(tmp_path / "venv")
     out = tmp_path / "build" / "cxr-max"
-    run(f"{commands()[0]} VENV={marks} STUDIES=4 OUT={out}", ROOT)
-    consensus, sft, apo = (
+    run(f"{commands()[0]} VENV={marks} STUDIES=18 OUT={out}", ROOT)
+    consensus, sft, apo, teacher, student, leaderboard = (
         line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in (commands()[7], *commands()[9:])
     )
     run(consensus, tmp_path)
-    assert "build/sft/student after" in run(sft, tmp_path)
-    assert "build/apo/student after" in run(apo, tmp_path)
+    tiny = (ROOT / "cxr_max" / "student" / "recipes" / "tiny.toml").read_text("utf-8")
+    (tmp_path / "short.toml").write_text(re.sub(r"(?m)^epochs = \d+", "epochs = 1", tiny))
+    assert "build/sft/student after" in run(f"{sft} --recipe short.toml", tmp_path)
+    assert "build/apo/student after" in run(apo.replace("--recipe tiny", "--recipe short.toml"), tmp_path)
     assert (tmp_path / "build" / "apo" / "student" / "config.json").exists()
+    run(teacher, tmp_path)
+    assert "image gain" in run(student, tmp_path)
+    assert "2 entries on 1 boards" in run(leaderboard, tmp_path)
+    assert (tmp_path / "build" / "site" / "index.html").exists()
 
 
 def test_the_python_about_the_labeler() -> None:

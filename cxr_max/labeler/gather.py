@@ -14,7 +14,7 @@ from cxr_max.labeler.sides import give_sides, joined, loose_side
 from cxr_max.labeler.text import Sentence, sentences
 from cxr_max.labeler.topics import Topics
 
-VERSION: Final = "cxr-max-labeler-1"
+VERSION: Final = "cxr-max-labeler-2"
 
 Span = tuple[int, int]
 _RANK: Final[tuple[State, ...]] = (1, -1, 0)
@@ -106,7 +106,14 @@ def _decided(answer: answers.Answer, before: Labels, heading: re.Match[str]) -> 
         states[finding] = state
         sides[finding] = (answer.sides[finding] or agreed) if finding in LATERAL else None
         spans[finding] = heading.span()
+    if answer.findings["No Finding"] is None and _ill(states):
+        # What the text concluded from its denials does not stand beside what the answer claims.
+        states["No Finding"], spans["No Finding"] = None, None
     return Labels(states, sides, spans, refused=False, contradictions=tuple(against))
+
+
+def _ill(states: Mapping[str, State | None]) -> bool:
+    return any(state in (1, -1) for name, state in states.items() if name not in ("No Finding", "Support Devices"))
 
 
 def _of_text(text: str, given: Sequence[str]) -> Labels:

@@ -13,7 +13,7 @@ def test_labels_are_a_mapping_of_the_fourteen() -> None:
     labels = label("No effusion.")
     assert tuple(labels) == FINDINGS and len(labels) == 14
     assert dict(labels)["Pleural Effusion"] == 0
-    assert VERSION == "cxr-max-labeler-1"
+    assert VERSION == "cxr-max-labeler-2"
 
 
 def test_a_span_holds_the_deciding_words() -> None:
@@ -80,3 +80,13 @@ def test_no_sentence_is_longer_than_its_window() -> None:
     parts = list(sentences("effusion, " * 10_000, frozenset()))
     assert max(len(part.words) for part in parts) <= WINDOW
     assert sum(len(part.words) for part in parts) == 20_000
+
+
+def test_a_claim_in_the_answer_takes_back_that_the_text_found_nothing() -> None:
+    text = "There is no pleural effusion.\n\nANSWER\n{}"
+    assert label(text.format("Fracture: absent"), structured=True)["No Finding"] == 1
+    assert label(text.format("Support Devices: present"), structured=True)["No Finding"] == 1
+    for claim in ("Edema: uncertain", "Pleural Effusion: present, left"):
+        labels = label(text.format(claim), structured=True)
+        assert labels["No Finding"] is None and labels.spans["No Finding"] is None
+    assert label(text.format("Edema: present\nNo Finding: present"), structured=True)["No Finding"] == 1
