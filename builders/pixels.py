@@ -63,11 +63,12 @@ class Pixels:
             ) from None
 
 
-def open_pixels(release: Path, images: str | None = None) -> Pixels:
+def open_pixels(release: Path, images: str | None = None, *, reports: bool = False) -> Pixels:
     """Find the studies of a release.
 
     Args:
         images: a source, ``NAME[:PATH]``; left out, the one that the run's ``run.toml`` beside the release names.
+        reports: read the studies' reports too.
 
     Raises:
         RequestError: no source is known, or it is another data set than the release's.
@@ -77,7 +78,7 @@ def open_pixels(release: Path, images: str | None = None) -> Pixels:
     beside = (release.parent / "run.toml").is_file()
     temporary = None if beside else TemporaryDirectory()
     workspace = release.parent if temporary is None else Path(temporary.name)
-    source = open_source(spec, workspace=workspace, labels=labels)
+    source = open_source(spec, workspace=workspace, labels=labels, reports=reports)
     if source.info.name != manifest["source"]["name"]:
         raise RequestError(
             f"The release is of {manifest['source']['name']}, and --images names {source.info.name}: give its own"

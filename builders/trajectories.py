@@ -8,9 +8,9 @@ import json
 from typing import Final
 
 from cxr_max import labeler
-from cxr_max.answers import status_of
 from cxr_max.ledger import Answered
 from cxr_max.records import Question, Trajectory
+from cxr_max.replies import read_reply
 
 
 def trajectory_of(question: Question, answered: Answered) -> Trajectory:
@@ -20,12 +20,9 @@ def trajectory_of(question: Question, answered: Answered) -> Trajectory:
     of any other. The labeler knows what the prompt gave away, and takes no echo of it for a finding.
     """
     reply = answered.reply
-    status = status_of(reply.text, reply.ended, structured_answer=question.structured_answer)
-    labels = None
-    if status == "ok":
-        labels = labeler.label(reply.text, structured=question.structured_answer, given=question.given_findings)
-        if labels.refused:
-            status, labels = "refused", None
+    status, labels = read_reply(
+        reply.text, reply.ended, structured_answer=question.structured_answer, given=question.given_findings
+    )
     shared = {name: getattr(question, name) for name in _FROM_QUESTION}
     return Trajectory(
         trajectory_id=_identity(question),

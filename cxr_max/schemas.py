@@ -170,12 +170,12 @@ def read_questions(folder: Path, split: str) -> Iterator[tuple[str, tuple[str, .
         yield row["study_id"], tuple(row["image_sha256"]), row["prompt_sha256"]
 
 
-def read_asked(folder: Path, split: str, prompt_sha256: str) -> Iterator[Asked]:
-    """Every image set of one split that was asked this prompt, once, in order: no text is decoded."""
+def read_asked(folder: Path, split: str, prompt_sha256: str | None = None) -> Iterator[Asked]:
+    """Every image set of one split that was asked this prompt, or any, in order: no text is decoded."""
     names = [field.name for field in fields(Asked)]
     last = None
     for row in _rows(folder, "trajectories", split, [*names, "prompt_sha256"]):
-        if row.pop("prompt_sha256") != prompt_sha256:
+        if prompt_sha256 not in (None, row["prompt_sha256"]):
             continue
         values: dict[str, Any] = {name: tuple(row[name]) if name in _LISTS else row[name] for name in names}
         asked = Asked(**values)

@@ -201,7 +201,7 @@ def _batches(
         burned_in += sum(image.burned_in for image in images)
         for one in open_:
             settled.add(one.question.request_sha256)
-            pictures = tuple(_changed(image, one.condition.change) for image in images)
+            pictures = tuple(changed(image, one.condition.change) for image in images)
             if simulator is not None:
                 _teach(simulator, study, pictures, one.condition)
             yield Batch(pictures, ((one.question, one.prompt),))
@@ -215,7 +215,8 @@ def _by_image_set(questions: Iterable[Wanted]) -> Iterator[tuple[Asked, list[Wan
         yield asked, list(several)
 
 
-def _changed(image: EncodedImage, change: Change | None) -> Picture:
+def changed(image: EncodedImage, change: Change | None) -> Picture:
+    """What is sent of a picture that is changed first: a JPEG of the quality of all others."""
     if change is None:
         return Picture(image.jpeg, image.sha256)
     import cv2

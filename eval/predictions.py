@@ -18,14 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxr_max import labeler
-from cxr_max.answers import status_of
 from cxr_max.errors import RequestError
 from cxr_max.eval import conditions
 from cxr_max.eval import predictions_csv as flat
 from cxr_max.eval.predictions_csv import Column
 from cxr_max.findings import FINDINGS, LATERAL
 from cxr_max.records import PREDICTION_STATUSES, Prediction
+from cxr_max.replies import read_reply
 from cxr_max.schemas import SCHEMA_VERSION
 from cxr_max.shards import write_shard
 
@@ -360,13 +359,14 @@ def _read_texts(columns: dict[str, pa.Array], texts: pa.ChunkedArray) -> dict[st
 
 def _answer(text: str | None, status: str, condition: str) -> dict[str, Any]:
     """What one text says, read as a teacher's reply is; a report is free text."""
-    structured = condition != conditions.REPORT
-    if status == "ok":
-        status = status_of(text or "", "stop", structured_answer=structured)
-    if status != "ok" or text is None:
+    if status != "ok":
         return {"status": status}
-    labels = labeler.label(text, structured=structured)
-    if labels.refused:
-        return {"status": "refused"}
-    read = {"findings": labels.states, "sides": labels.sides, "contradictions": labels.contradictions}
-    return {"status": status, **read}
+    read, labels = read_reply(text or "", "stop", structured_answer=condition != conditions.REPORT)
+    if labels is None:
+        return {"status": read}
+    return {
+        "status": read,
+        "findings": labels.states,
+        "sides": labels.sides,
+        "contradictions": labels.contradictions,
+    }

@@ -19,7 +19,6 @@ from cxr_max.builders.pixels import Pixels, open_pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import RunFolder, release_in
 from cxr_max.data_use import Gate, load_attestations
-from cxr_max.errors import ImageError, RequestError
 from cxr_max.eval import result as files
 from cxr_max.eval import stored
 from cxr_max.eval.asking import Model, Wanted, ask, predictions, wanted
@@ -28,13 +27,14 @@ from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.flags import flags
 from cxr_max.eval.hashing import Watch, hashed_images
 from cxr_max.eval.leaks import LeakReport, find_leaks
-from cxr_max.eval.reference import Reference, ReferenceRow, ordered, write_reference
+from cxr_max.eval.reference import Reference, write_reference
 from cxr_max.eval.result import Result
 from cxr_max.eval.scoring import score_all
+from cxr_max.eval.subject import Given, Subject, find, refuse_incomplete
 from cxr_max.eval.suite import DEFAULT, Suite, read_suites
+from cxr_max.eval.targets import image_sets_of, reference_of, split_of
 from cxr_max.ledger import Gap, Ledger
-from cxr_max.records import Asked, Score, Study
-from cxr_max.teachers import roster
+from cxr_max.records import Asked, Score
 from cxr_max.teachers.base import TeacherSpec
 
 if TYPE_CHECKING:
@@ -50,22 +50,15 @@ _TERMS: Final = "Its terms hold for predictions and pages too: pass them on only
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """What a user asks of ``cxr-max eval``. One of ``model``, ``teacher`` and ``predictions`` is given."""
+    """What a user asks of ``cxr-max eval``."""
 
     release: Path
     out: Path
+    who: Given
     suites: str = DEFAULT
-    model: Path | None = None
-    teacher: str | None = None
-    stored: bool = False
-    """Score the teacher's rows in the release instead of asking it."""
-    predictions: Path | None = None
-    name: str | None = None
-    """On a leaderboard; by default the teacher's, the folder's or the file's."""
     images: str | None = None
     trained_on: Path | None = None
     """The release that leaks are looked for in; by default the evaluated one."""
-    roster: Path | None = None
     attestation: Path | None = None
 
 
@@ -83,19 +76,6 @@ class Evaluation:
     gaps: tuple[Gap, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Who:
-    """The model, however it is given."""
-
-    name: str
-    member: bool
-    spec: TeacherSpec | None
-    """``None`` where nobody is asked."""
-    table: "pa.Table | None"
-    """``None`` where somebody is."""
-    keys: Mapping[str, str]
-
-
 @dataclass(slots=True)
 class Prepared:
     """A request whose every part was found right; nothing has been sent."""
@@ -111,7 +91,7 @@ class Prepared:
     gate: Gate
     pixels: Pixels
     peers: "dict[str, pa.Table]"
-    who: _Who
+    who: Subject
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -159,7 +139,7 @@ class Prepared:
         write_reference(folder / files.REFERENCE, self.reference)
         files.write_peers(folder / files.PEERS, self.peers)
         settings = self._write_predictions(folder / files.PREDICTIONS)
-        data = files.read_data(folder, self.who.member)
+        data = files.read_data(folder, self.who.teacher is not None)
         scores: list[Score] = []
         judged = {}
         for number, suite in enumerate(self.suites):
@@ -186,7 +166,9 @@ class Prepared:
         if self.who.table is not None:
             with disk_refusals_named(path):
                 pq.write_table(self.who.table, path, compression="zstd")
-            return {"asked": "nobody: stored rows" if self.who.member else "nobody: a file of predictions"}
+            return {
+                "asked": "nobody: stored rows" if self.who.teacher is not None else "nobody: a file of predictions"
+            }
         with Ledger(self.folder.ledger) as ledger:
             questions = self.questions()
             write_predictions(path, predictions(questions, ledger))
@@ -196,9 +178,9 @@ class Prepared:
         source = self.manifest["source"]
         return Result(
             model=self.who.name,
-            member=self.who.member,
+            member=self.who.teacher is not None,
             settings=settings,
-            notes=_notes(self.who, settings, self.manifest),
+            notes=_notes(self.who, settings),
             dataset=source["title"],
             source=source["name"],
             data_use=source["data_use"],
@@ -225,23 +207,18 @@ def prepare(request: EvalRequest, watch: Watch) -> Prepared:
     source = manifest["source"]
     attested = load_attestations(request.attestation, today=date.today()) if request.attestation else ()
     gate = Gate(source["name"], source["data_use"], attested)
-    everything = stored.asked_about(release, prompt)
     answers = stored.stored_answers(release, prompt)
-    who = _who(request, release, prompt, answers, gate)
-    pixels = open_pixels(release, request.images)
+    split = suites[0].split
+    asked = image_sets_of(release, prompt, split)
+    who = find(request.who, release, prompt, tuple(answers), gate)
+    reports = any(suite.report is not None for suite in suites)
+    pixels = open_pixels(release, request.images, reports=reports)
     trained = release_in(request.trained_on) if request.trained_on else release
-    asked = [one for one in everything if _split(one) in (suites[0].split, "validation")]
-    if not any(_split(one) == suites[0].split for one in asked):
-        raise RequestError(
-            f"The release in {release} has nothing in the split {suites[0].split}: build more studies, or give a"
-            " suite of another split."
-        )
-    leaks = _look_for_leaks(request, asked, trained, release, prompt, pixels, watch)
-    seen = leaks.leaked_studies
-    reference = ordered(_reference_row(one, pixels, (one.source, one.study_id) in seen) for one in asked)
-    if who.table is not None:
-        _refuse_incomplete(who.table, reference, suites[0].split, request.predictions)
-    peers = {name: _original(table) for name, table in answers.items() if name != who.name}
+    leaks = _look_for_leaks(request, [one for one in asked if split_of(one) == split], trained, pixels, watch)
+    reference = reference_of(asked, pixels, leaks.leaked_studies)
+    if request.who.predictions is not None and who.table is not None:
+        refuse_incomplete(request.who.predictions, who.table, reference, split)
+    peers = {name: stored.original(table) for name, table in answers.items() if name != who.teacher}
     by_key = {(one.study_id, one.image_ids): one for one in asked}
     digest = read_manifest(trained)["trajectories_digest"]
     return Prepared(request, release, manifest, suites, reference, by_key, leaks, digest, gate, pixels, peers, who)
@@ -255,102 +232,24 @@ def opened(request: EvalRequest) -> "Iterator[None]":
         RequestError: it was begun with others.
         RunLockedError: another job is at work in it.
     """
-    folder = RunFolder(request.out)
+    folder, who = RunFolder(request.out), request.who
     with folder.locked():
         folder.settle({
             "release": str(release_in(request.release).resolve()),
-            "model": str(request.model.expanduser().resolve()) if request.model else "",
-            "teacher": request.teacher or "",
+            "model": str(who.model.expanduser().resolve()) if who.model else "",
+            "teacher": who.teacher or "",
         })  # fmt: skip
         yield
 
 
-def _split(asked: Asked) -> str:
-    """Data that is not divided is scored as a whole."""
-    return asked.split or "test"
-
-
-def _who(request: EvalRequest, release: Path, prompt: str, answers: "Mapping[str, pa.Table]", gate: Gate) -> _Who:
-    given = [value for value in (request.model, request.teacher, request.predictions) if value is not None]
-    if len(given) != 1:
-        raise RequestError(
-            "Say who is evaluated: --model DIR for a student, --teacher NAME for one of the roster (with --stored"
-            " for its rows in the release), or --predictions FILE; one of them."
-        )
-    if request.predictions is not None:
-        from cxr_max.eval.predictions import read_predictions
-
-        table = read_predictions(request.predictions)
-        return _Who(request.name or request.predictions.stem, False, None, table, {})
-    if request.stored:
-        return _stored(request, release, prompt, answers)
-    spec = _spec(request)
-    gate.check(spec.name, spec.endpoint, spec.place)
-    return _Who(request.name or spec.name, spec.name in answers, spec, None, roster.keys_of((spec,)))
-
-
-def _spec(request: EvalRequest) -> TeacherSpec:
-    if request.model is not None:
-        return roster.student_spec(request.model, request.name)
-    chosen = roster.choose(roster.load(request.roster), request.teacher or "")
-    if len(chosen) != 1:
-        raise RequestError(f"--teacher {request.teacher} means {len(chosen)} teachers: name one.")
-    return chosen[0]
-
-
-def _stored(request: EvalRequest, release: Path, prompt: str, answers: "Mapping[str, pa.Table]") -> _Who:
-    name = request.teacher or ""
-    if name == stored.CONSENSUS:
-        return _Who(request.name or name, False, None, stored.consensus_answers(release, prompt), {})
-    if name not in answers:
-        raise RequestError(
-            f"The release has no rows of {name!r}: name one of {', '.join((*answers, stored.CONSENSUS))}."
-        )
-    with_texts = stored.stored_answers(release, prompt, texts=True)
-    return _Who(request.name or name, True, None, with_texts[name], {})
-
-
-def _reference_row(asked: Asked, pixels: Pixels, seen: bool) -> ReferenceRow:
-    study = _study(asked, pixels)
-    views = {image.image_id: image.view for image in study.radiographs} if study else {}
-    return ReferenceRow(
-        study_id=asked.study_id,
-        image_ids=asked.image_ids,
-        subject_id=asked.subject_id,
-        source=asked.source,
-        split=_split(asked),
-        source_sha256=asked.source_sha256,
-        findings=study.reference_findings if study else None,
-        sides=study.reference_sides if study else None,
-        sex=study.sex if study else None,
-        age=study.age if study else None,
-        view=views.get(asked.image_ids[0], "unknown"),
-        report=study.report if study else None,
-        seen=seen,
-    )
-
-
-def _study(asked: Asked, pixels: Pixels) -> Study | None:
-    try:
-        return pixels.study(asked)
-    except ImageError:
-        return None
-
-
 def _look_for_leaks(
-    request: EvalRequest,
-    asked: list[Asked],
-    trained: Path,
-    release: Path,
-    prompt: str,
-    pixels: Pixels,
-    watch: Watch,
+    request: EvalRequest, scored: list[Asked], trained: Path, pixels: Pixels, watch: Watch
 ) -> LeakReport:
-    same = trained.resolve() == release.resolve()
+    """Whatever a release was asked: its training split is what a student may have seen."""
+    same = trained.resolve() == release_in(request.release).resolve()
     theirs = pixels if same else open_pixels(trained, None)
-    training = [one for one in stored.asked_about(trained, prompt) if one.split == "train"]
+    training = [one for one in stored.asked_about(trained) if one.split == "train"]
     cache = request.out / "hashes.sqlite"
-    scored = [one for one in asked if _split(one) != "validation"]
     return find_leaks(
         hashed_images(scored, pixels, cache, "hashing the test images", watch),
         hashed_images(training, theirs, cache, "hashing the training images", watch),
@@ -362,27 +261,6 @@ def _leaks(report: LeakReport) -> dict[str, Any]:
     said = asdict(report)
     said["leaks"] = [asdict(leak) for leak in report.leaks[:100]]
     return said
-
-
-def _original(table: "pa.Table") -> "pa.Table":
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table["condition"], ORIGINAL))
-
-
-def _refuse_incomplete(table: "pa.Table", reference: Reference, split: str, path: Path | None) -> None:
-    """A submission has a row for every image set that is scored, and no other study."""
-    original = _original(table)
-    keys = zip(original["study_id"].to_pylist(), original["image_ids"].to_pylist(), strict=True)
-    there = {(study, tuple(images)) for study, images in keys}
-    missing = [row.key for row in reference.rows if row.split == split and row.key not in there]
-    if missing and path is not None:
-        study, images = missing[0]
-        raise RequestError(
-            f"{path} has no row of the condition original for {len(missing)} of the image sets that are scored,"
-            f" such as study {study}, {' '.join(images)}: give each a row, with status failed where there is no"
-            " reply."
-        )
 
 
 def _settings(questions: list[Wanted], ledger: Ledger, spec: TeacherSpec | None) -> dict[str, str]:
@@ -407,15 +285,13 @@ def _settings(questions: list[Wanted], ledger: Ledger, spec: TeacherSpec | None)
     }
 
 
-def _notes(who: _Who, settings: Mapping[str, str], manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    notes = []
-    if (who.spec is not None and who.spec.provider == "simulated") or who.name.startswith("sim-"):
-        notes.append("Simulated: no model answered, and no number here is about any model.")
-    if who.spec is not None and who.spec.provider not in ("simulated", "student"):
-        reported = settings.get("model reported", "")
-        if reported not in ("nothing", who.spec.model):
-            notes.append(f"The service says that {reported} answered, where {who.spec.model} was asked for.")
-    return tuple(notes)
+def _notes(who: Subject, settings: Mapping[str, str]) -> tuple[str, ...]:
+    if who.provider == "simulated":
+        return ("Simulated: no model answered, and no number here is about any model.",)
+    reported = settings.get("model reported", "nothing")
+    if who.spec is not None and who.provider != "student" and reported not in ("nothing", who.spec.model):
+        return (f"The service says that {reported} answered, where {who.spec.model} was asked for.",)
+    return ()
 
 
 def _dataset_notes(source: str, data_use: str, reference: Reference, split: str) -> tuple[str, ...]:

@@ -36,9 +36,10 @@ def prompt_of(release: Path, name: str) -> str:
     return found[0]
 
 
-def asked_about(release: Path, prompt_sha256: str) -> list[Asked]:
-    """Every image set that was asked about, in the release's order."""
-    return [asked for split in SPLITS for asked in read_asked(release, split, prompt_sha256)]
+def asked_about(release: Path, prompt_sha256: str | None = None) -> list[Asked]:
+    """Every image set that was asked about, by one prompt or by any, in the release's order."""
+    found = (asked for split in SPLITS for asked in read_asked(release, split, prompt_sha256))
+    return list(dict.fromkeys(found))
 
 
 def teachers_of(release: Path) -> tuple[str, ...]:
@@ -69,6 +70,25 @@ def stored_answers(release: Path, prompt_sha256: str, *, texts: bool = False) ->
                     rows = table.filter(pc.equal(table["teacher"], teacher))
                     parts.setdefault(teacher, []).append(_as_predictions(rows))
     return {teacher: pa.concat_tables(tables) for teacher, tables in sorted(parts.items())}
+
+
+def provider_of(release: Path, teacher: str) -> str:
+    """Whose interface answered for a teacher: ``simulated`` where no model did."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for path in sorted((release / "data" / "trajectories").glob("*.parquet")):
+        table = pq.read_table(path, columns=["provider"], filters=pc.field("teacher") == teacher)
+        if len(table):
+            return str(table["provider"][0].as_py())
+    return "unknown"
+
+
+def original(table: "pa.Table") -> "pa.Table":
+    """The rows of nothing changed and of the first sample."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table["condition"], ORIGINAL))
 
 
 def consensus_answers(release: Path, prompt_sha256: str) -> "pa.Table":

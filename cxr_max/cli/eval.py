@@ -48,15 +48,13 @@ def command(
 
     try:
         from cxr_max.eval.run import EvalRequest, opened, prepare
+        from cxr_max.eval.subject import Given
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"scipy", "sacrebleu"}:
             raise
         raise RequestError(f'Scoring needs {error.name}: pip install "cxr-max[eval]".') from error
-    request = EvalRequest(
-        release=release, out=out, suites=suite, model=model, teacher=teacher, stored=stored,
-        predictions=predictions, name=name, images=images, trained_on=trained_on, roster=roster,
-        attestation=attestation,
-    )  # fmt: skip
+    who = Given(model, teacher, stored, predictions, name, roster)
+    request = EvalRequest(release, out, who, suite, images, trained_on, attestation)
     with opened(request):
         with counting() as bar:
             prepared = prepare(request, bar)

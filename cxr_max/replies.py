@@ -1,0 +1,21 @@
+"""A reply as it came -> how it counts, and what it claims: one reading for releases, submissions and suites."""
+
+from cxr_max import labeler
+from cxr_max.answers import status_of
+from cxr_max.labeler import Labels
+from cxr_max.records import Ended, Status
+
+
+def read_reply(
+    text: str, ended: Ended, *, structured_answer: bool, given: tuple[str, ...] = ()
+) -> tuple[Status, Labels | None]:
+    """The status, and the labels of a reply that is whole and in the form that was asked for.
+
+    Args:
+        given: the findings that the prompt gave away, of which an echo is no finding.
+    """
+    status = status_of(text, ended, structured_answer=structured_answer)
+    if status != "ok":
+        return status, None
+    labels = labeler.label(text, structured=structured_answer, given=given)
+    return ("refused", None) if labels.refused else ("ok", labels)
