@@ -23,7 +23,6 @@ from cxr_max.eval import result as files
 from cxr_max.eval import stored
 from cxr_max.eval.asking import Model, Wanted, ask, predictions, wanted
 from cxr_max.eval.board import Flag
-from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.flags import flags
 from cxr_max.eval.hashing import Watch, hashed_images
 from cxr_max.eval.leaks import LeakReport, find_leaks
@@ -153,7 +152,7 @@ class Prepared:
         watch("scoring", len(self.suites), len(self.suites))
         result = self._result(settings)
         files.write_result(folder, result, scores)
-        failed = int(sum(answers.failed.sum() for name, answers in data.answers.items() if name == ORIGINAL))
+        failed = _failed(folder / files.PREDICTIONS)
         return Evaluation(folder, self.suites, tuple(scores), judged, failed, self.gaps)
 
     def _write_predictions(self, path: Path) -> dict[str, str]:
@@ -261,6 +260,13 @@ def _leaks(report: LeakReport) -> dict[str, Any]:
     said = asdict(report)
     said["leaks"] = [asdict(leak) for leak in report.leaks[:100]]
     return said
+
+
+def _failed(path: Path) -> int:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    return int(pc.sum(pc.equal(pq.read_table(path, columns=["status"])["status"], "failed")).as_py() or 0)
 
 
 def _settings(questions: list[Wanted], ledger: Ledger, spec: TeacherSpec | None) -> dict[str, str]:

@@ -89,7 +89,7 @@ def _text(evaluation: "Evaluation") -> str:
         lines += [_line(score) for score in scores if _headline(score)]
         lines += [f"  {flag.name}: {flag.verdict}, {flag.reason}" for flag in evaluation.flags[suite.title]]
     if evaluation.failed:
-        lines.append(f"{evaluation.failed} image sets have no reply: the same command asks for them again.")
+        lines.append(f"{evaluation.failed} questions have no reply: the same command asks them again.")
     lines.append(f"{len(evaluation.scores)} scores in {evaluation.out}")
     return "\n".join(lines)
 
