@@ -1,5 +1,6 @@
 """A release -> a student: finds the pixels, makes the lessons, and hands them to the trainer."""
 
+import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from cxr_max.builders.lessons import apo_lessons, sft_lessons
 from cxr_max.builders.pixels import open_pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import release_in
+from cxr_max.student import processes
 from cxr_max.student.critique import train_apo
 from cxr_max.student.data import Lesson
 from cxr_max.student.settings import Recipe, Stage
@@ -26,7 +28,7 @@ def train(
     merged: bool,
     watch: Watch,
 ) -> Trained:
-    """Train a student on a sealed release.
+    """Train a student on a sealed release. Under ``accelerate launch`` every process calls this.
 
     Args:
         base: a name on the Hub, a folder, or ``tiny``, which is written to ``out/base`` first.
@@ -50,6 +52,10 @@ def train(
 def _tiny(out: Path, lessons: Sequence[Lesson], seed: int) -> str:
     """The tiny model's folder; its tokenizer knows the lessons' words."""
     folder = (out / "base").resolve()
-    if not (folder / "config.json").exists():
-        write_tiny(folder, seed=seed, texts=chain.from_iterable(lesson.replies for lesson in lessons))
+    if processes.is_main() and not folder.exists():
+        partial = folder.with_name("base.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        write_tiny(partial, seed=seed, texts=chain.from_iterable(lesson.replies for lesson in lessons))
+        partial.replace(folder)
+    processes.wait()
     return str(folder)

@@ -1,6 +1,6 @@
 """Predictions as arrays: one model's answers under one condition, a row for each image set of the reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -166,6 +166,11 @@ class Data:
             [self.reports[row] for row in rows.tolist()] if self.reports else (),
             self.member,
         )
+
+    def only(self, conditions: Iterable[str]) -> "Data":
+        """What was answered under these conditions: the rest is not the suite's, whoever asked for it."""
+        kept = {name: self.answers[name] for name in conditions if name in self.answers}
+        return replace(self, answers=kept)
 
     def of_split(self, split: str) -> "Data":
         """The image sets of one split."""

@@ -19,7 +19,8 @@ from cxr_max.builders.sending import BURNED_IN, send
 from cxr_max.builders.trajectories import trajectory_of
 from cxr_max.data_use import Gate
 from cxr_max.errors import ImageError
-from cxr_max.eval.conditions import MIRROR, ORIGINAL, Change, Condition, parse
+from cxr_max.eval.conditions import MIRROR, ORIGINAL, REPORT, Change, Condition, parse
+from cxr_max.eval.reference import Key, Reference
 from cxr_max.eval.suite import Suite
 from cxr_max.findings import Side
 from cxr_max.ledger import Answered, Gap, Ledger
@@ -62,27 +63,27 @@ class Model:
 
 
 def wanted(
-    image_sets: Sequence[Asked], suites: Sequence[Suite], spec: TeacherSpec, test: int | None = None
+    reference: Reference, image_sets: Mapping[Key, Asked], suites: Sequence[Suite], spec: TeacherSpec
 ) -> list[Wanted]:
-    """Every question, image set by image set.
+    """Every question, image set by image set: those of the suites' split first, in the reference's order.
 
-    Args:
-        image_sets: those that are scored, in the reference's order, and then any others.
-        test: how many are scored; the others, on which thresholds are chosen, are asked as they are only.
+    The others, on which thresholds are chosen, are asked as they are only. A report is asked for where there is
+    one to hold it against.
     """
-    limits: dict[str, int] = {}
-    scored = len(image_sets) if test is None else test
+    rows = sorted(reference.rows, key=lambda row: row.split != suites[0].split)
+    scored = sum(row.split == suites[0].split for row in rows)
+    chosen: dict[str, set[int]] = {}
     for suite in suites:
         for name, limit in suite.wanted().items():
-            limits[name] = max(limits.get(name, 0), scored if limit is None else min(limit, scored))
-    limits[ORIGINAL] = len(image_sets)
-    conditions = [(parse(name), limit) for name, limit in limits.items()]
-    prompt = suites[0].prompt
+            places = [place for place in range(scored) if name != REPORT or rows[place].report]
+            chosen[name] = chosen.get(name, set()) | set(places[:limit])
+    chosen[ORIGINAL] = set(range(len(rows)))
+    conditions = [(parse(name), places) for name, places in chosen.items()]
     return [
-        _wanted(asked, condition, prompt, spec)
-        for index, asked in enumerate(image_sets)
-        for condition, limit in conditions
-        if index < limit
+        _wanted(image_sets[row.key], condition, suites[0].prompt, spec)
+        for place, row in enumerate(rows)
+        for condition, places in conditions
+        if place in places
     ]
 
 

@@ -13,7 +13,9 @@ positives in 23 patients: 87%; ``benchmarks/bootstrap.py`` measures it). With n 
 - a difference is given the same with Student's quantile for n - 1 degrees of freedom, since near 0 the logit is
   straight and does not widen s as it does near a bound. For bounds -1 and 1 this is Fisher's z.
 
-A value at its bound, where no resample differs, has Wilson's interval for n rows. Resamples in which the metric is
+A value at its bound, where no resample differs, has Wilson's interval for n rows. One between its bounds, such as
+a difference of 0 everywhere, reaches as far as if as many patients made all the difference as Wilson's interval
+for none of n allows. Resamples in which the metric is
 undefined (no positive was drawn, say) are left out; the interval is not trusted where these are more than 1%, nor
 where n is below 10.
 """
@@ -293,8 +295,12 @@ def _distrust(patients: int, values: Floats, resamples: int) -> str | None:
 def _interval(value: float, values: Floats, drawn: Draws) -> tuple[float, float]:
     low, high = drawn.bounds
     share, spread = (value - low) / (high - low), float(values.std(ddof=1)) / (high - low)
-    if not 0 < share < 1 or not spread > 0:
+    if not 0 < share < 1:
         bottom, top = _wilson(share, drawn.patients)
+    elif not spread > 0:
+        # No patient makes a difference, so at most that many in n do.
+        most = _wilson(0.0, drawn.patients)[1]
+        bottom, top = max(share - most / 2, 0.0), min(share + most / 2, 1.0)
     elif drawn.shape == "share":
         n = drawn.patients
         bottom, top = _wilson(share, share * (1 - share) / spread**2 * (n - 1) / n)

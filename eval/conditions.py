@@ -13,6 +13,7 @@
 There is no condition for another patient's picture: the answer about that one is the other patient's ``original``.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,7 @@ def parse(text: str) -> Condition:
     if text in (ORIGINAL, MIRROR, BLANK, REPORT):
         return Condition(text)  # type: ignore[arg-type]
     name, _, last = text.rpartition("-")
-    number = int(last) if last.isdecimal() and last == str(int(last)) else 0
+    number = int(last) if re.fullmatch("[1-9][0-9]{0,17}", last) else 0
     if name == "sample" and number > 0:
         return Condition("sample", number=number)
     if name == "paraphrase" and last in PARAPHRASES:

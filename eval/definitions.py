@@ -17,8 +17,8 @@ Better = Literal["higher", "lower", "neither"]
 RULES: Final = NULL_RULES
 MEANS: Final = (
     "a score without a finding is a mean over findings: where there is a reference, over those that 15 patients or"
-    " more have and as many do not, whatever the model does; elsewhere over those that 10 patients or more decide;"
-    " over all findings where that leaves none"
+    " more have and as many do not, whatever the model does, and null where it has no value for one of them;"
+    " elsewhere over those that 10 patients or more decide, or over all with a value where there are none"
 )
 
 

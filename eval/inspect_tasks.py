@@ -150,11 +150,7 @@ class _Opened:
     @cached_property
     def questions(self) -> tuple[Wanted, ...]:
         """First those that are scored, image set by image set, so that a limit leaves the first ones whole."""
-        split = self.suite.split
-        scored = [row for row in self.reference.rows if row.split == split]
-        others = [row for row in self.reference.rows if row.split != split]
-        asked = [self.asked[row.key] for row in (*scored, *others)]
-        return tuple(wanted(asked, [self.suite], _NOBODY, len(scored)))
+        return tuple(wanted(self.reference, self.asked, [self.suite], _NOBODY))
 
     @cached_property
     def by_id(self) -> dict[str, Wanted]:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -97,7 +97,7 @@ class Reference:
     def common(self) -> tuple[int, ...]:
         """Places of the findings over which means are taken: ``COMMON_PATIENTS`` have it, and as many do not.
 
-        All findings where that leaves none. It depends on nothing that a model does.
+        It depends on nothing that a model does.
         """
         _, patient = np.unique(np.asarray(self.subjects, dtype=str), return_inverse=True)
         places = []
@@ -107,7 +107,11 @@ class Reference:
             absent = self.labelled & (state != PRESENT) & (state != UNCERTAIN)
             if min(len(np.unique(patient[rows])) for rows in (present, absent)) >= COMMON_PATIENTS:
                 places.append(place)
-        return tuple(places) or tuple(range(len(FINDINGS)))
+        return tuple(places)
+
+    def marked(self, seen: Collection[tuple[str, str]]) -> "Reference":
+        """The same, with (source, study) of what the training release has marked as seen."""
+        return Reference(tuple(replace(row, seen=(row.source, row.study_id) in seen) for row in self.rows))
 
     def take(self, chosen: Sequence[int] | Ints) -> "Reference":
         """Some of the image sets, in the order given."""

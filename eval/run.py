@@ -1,7 +1,8 @@
 """``cxr-max eval``: a release, a model and suites -> predictions, scores and a sealed result.
 
-In three steps, so that whoever calls can show each in its own way: ``prepare`` finds everything and refuses what
-is wrong before anything is sent, ``Prepared.ask`` asks, ``Prepared.finish`` scores.
+In steps, so that whoever calls can show each in its own way: ``prepare`` finds everything and refuses what is
+wrong before anything is written or sent; then come, inside ``Prepared.opened``, ``look_for_leaks``, ``ask`` and
+``finish``.
 """
 
 import json
@@ -77,7 +78,7 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Prepared:
-    """A request whose every part was found right; nothing has been sent."""
+    """A request whose every part was found right; nothing has been written or sent."""
 
     request: EvalRequest
     release: Path
@@ -85,12 +86,13 @@ class Prepared:
     suites: tuple[Suite, ...]
     reference: Reference
     image_sets: dict[tuple[str, tuple[str, ...]], Asked]
-    leaks: LeakReport
-    trained_on: str
+    trained_on: Path
+    """A release."""
     gate: Gate
     pixels: Pixels
     peers: "dict[str, pa.Table]"
     who: Subject
+    leaks: LeakReport | None = None
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -102,6 +104,42 @@ class Prepared:
     def folder(self) -> RunFolder:
         """Of the evaluation."""
         return RunFolder(self.request.out)
+
+    @contextmanager
+    def opened(self) -> "Iterator[None]":
+        """Keep others out of the evaluation's folder, and see that it is about one model and one release.
+
+        Raises:
+            RequestError: it was begun with others.
+            RunLockedError: another job is at work in it.
+            StorageError: it cannot be written.
+        """
+        who = self.request.who
+        with self.folder.locked():
+            self.folder.settle({
+                "release": str(self.release.resolve()),
+                "model": str(who.model.expanduser().resolve()) if who.model else "",
+                "teacher": who.teacher or "",
+                "predictions": str(who.predictions.expanduser().resolve()) if who.predictions else "",
+            })  # fmt: skip
+            yield
+
+    def look_for_leaks(self, watch: Watch) -> None:
+        """Compare the pictures that are scored with the training split, whatever that release was asked.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        same = self.trained_on.resolve() == self.release.resolve()
+        theirs = self.pixels if same else open_pixels(self.trained_on, None)
+        training = [one for one in stored.asked_about(self.trained_on) if one.split == "train"]
+        scored = [one for one in self.image_sets.values() if split_of(one) == self.suites[0].split]
+        cache = self.request.out / "hashes.sqlite"
+        self.leaks = find_leaks(
+            hashed_images(scored, self.pixels, cache, "hashing the test images", watch),
+            hashed_images(training, theirs, cache, "hashing the training images", watch),
+        )
+        self.reference = self.reference.marked(self.leaks.leaked_studies)
 
     def ask(self, watch: "BuildWatch") -> None:
         """Ask what has no reply yet.
@@ -121,11 +159,7 @@ class Prepared:
     def questions(self) -> list[Wanted]:
         """Every question of the suites; those that are scored first."""
         assert self.who.spec is not None
-        split = self.suites[0].split
-        scored = [row for row in self.reference.rows if row.split == split]
-        others = [row for row in self.reference.rows if row.split != split]
-        asked = [self.image_sets[row.key] for row in (*scored, *others)]
-        return wanted(asked, self.suites, self.who.spec, len(scored))
+        return wanted(self.reference, self.image_sets, self.suites, self.who.spec)
 
     def finish(self, watch: Watch) -> Evaluation:
         """Write predictions, score them, and seal the result.
@@ -185,15 +219,15 @@ class Prepared:
             data_use=source["data_use"],
             dataset_notes=_dataset_notes(source["name"], source["data_use"], self.reference, self.suites[0].split),
             release_digest=self.manifest["trajectories_digest"],
-            trained_on=self.trained_on,
+            trained_on=read_manifest(self.trained_on)["trajectories_digest"] if self.leaks else None,
             leaks=_leaks(self.leaks),
             suites=self.suites,
             files={},
         )
 
 
-def prepare(request: EvalRequest, watch: Watch) -> Prepared:
-    """Find everything that the request names, and hash the pictures for the leak check.
+def prepare(request: EvalRequest) -> Prepared:
+    """Find everything that the request names; nothing is written or sent.
 
     Raises:
         RequestError: a part is wrong or missing; nothing was sent.
@@ -213,50 +247,19 @@ def prepare(request: EvalRequest, watch: Watch) -> Prepared:
     reports = any(suite.report is not None for suite in suites)
     pixels = open_pixels(release, request.images, reports=reports)
     trained = release_in(request.trained_on) if request.trained_on else release
-    leaks = _look_for_leaks(request, [one for one in asked if split_of(one) == split], trained, pixels, watch)
-    reference = reference_of(asked, pixels, leaks.leaked_studies)
+    reference = reference_of(asked, pixels)
     if request.who.predictions is not None and who.table is not None:
-        refuse_incomplete(request.who.predictions, who.table, reference, split)
+        refuse_incomplete(request.who.predictions, who.table, reference, split, stored.asked_about(release))
     peers = {name: stored.original(table) for name, table in answers.items() if name != who.teacher}
     by_key = {(one.study_id, one.image_ids): one for one in asked}
-    digest = read_manifest(trained)["trajectories_digest"]
-    return Prepared(request, release, manifest, suites, reference, by_key, leaks, digest, gate, pixels, peers, who)
+    read_manifest(trained)
+    return Prepared(request, release, manifest, suites, reference, by_key, trained, gate, pixels, peers, who)
 
 
-@contextmanager
-def opened(request: EvalRequest) -> "Iterator[None]":
-    """Keep others out of the evaluation's folder, and see that it is about one model and one release.
-
-    Raises:
-        RequestError: it was begun with others.
-        RunLockedError: another job is at work in it.
-    """
-    folder, who = RunFolder(request.out), request.who
-    with folder.locked():
-        folder.settle({
-            "release": str(release_in(request.release).resolve()),
-            "model": str(who.model.expanduser().resolve()) if who.model else "",
-            "teacher": who.teacher or "",
-        })  # fmt: skip
-        yield
-
-
-def _look_for_leaks(
-    request: EvalRequest, scored: list[Asked], trained: Path, pixels: Pixels, watch: Watch
-) -> LeakReport:
-    """Whatever a release was asked: its training split is what a student may have seen."""
-    same = trained.resolve() == release_in(request.release).resolve()
-    theirs = pixels if same else open_pixels(trained, None)
-    training = [one for one in stored.asked_about(trained) if one.split == "train"]
-    cache = request.out / "hashes.sqlite"
-    return find_leaks(
-        hashed_images(scored, pixels, cache, "hashing the test images", watch),
-        hashed_images(training, theirs, cache, "hashing the training images", watch),
-    )
-
-
-def _leaks(report: LeakReport) -> dict[str, Any]:
-    """For ``result.json``."""
+def _leaks(report: LeakReport | None) -> dict[str, Any]:
+    """For ``result.json``; empty where nobody looked."""
+    if report is None:
+        return {}
     said = asdict(report)
     said["leaks"] = [asdict(leak) for leak in report.leaks[:100]]
     return said

@@ -155,15 +155,27 @@ def mean_over(
     """The mean over findings; its rows are those of all of these.
 
     Args:
-        common: the findings' places, where the reference chooses them (``Reference.common``); otherwise they are
-            those that ``FEWEST_PATIENTS`` or more decide, or all where there are none.
+        common: the findings' places, where the reference chooses them (``Reference.common``); there is no mean
+            where one of them has no value. Where it chooses none, they are those that ``FEWEST_PATIENTS`` or more
+            decide, or all with a value where there are none.
     """
-    if common is None:
-        among = [one for one in found if one[2].patients >= FEWEST_PATIENTS] or list(found)
+    among = [one for one in found if common is not None and one[0] in common]
+    if among:
+        drawn = _whole([one for _, _, one in among])
     else:
-        among = [one for one in found if one[0] in common] or list(found)
+        among = [one for one in found if one[2].patients >= FEWEST_PATIENTS] or list(found)
+        drawn = macro([one for _, _, one in among])
     counted = sum((part.counted for _, part, _ in among), Counted(0, 0, 0))
-    return Scored(metric, None, condition, group, macro([drawn for _, _, drawn in among]), counted)
+    return Scored(metric, None, condition, group, drawn, counted)
+
+
+def _whole(drawn: Sequence[Draws]) -> Draws:
+    """The mean over all: nobody may leave out the findings that go badly."""
+    missing = [one.measured.reason for one in drawn if one.measured.value is None]
+    if missing and len(missing) < len(drawn):
+        reason = f"{len(missing)} of {len(drawn)} findings have no value ({missing[0]})"
+        return undefined(reason, len(drawn[0].values))
+    return macro(drawn)
 
 
 def pairs(reference: Reference, answers: Answers, place: int, among: Bools | None = None) -> Binary:

@@ -28,6 +28,7 @@ def score_all(data: Data, suite: Suite) -> Iterator[tuple[Task, Scored]]:
     """Every number of the suite, task by task; none where no image set of the suite's split is there."""
     if not any(row.split == suite.split for row in data.reference.rows):
         return
+    asked = data.only(suite.wanted())
     for task in tasks_of(suite):
-        for scored in TASKS[task](data, suite):
+        for scored in TASKS[task](asked, suite):
             yield task, scored

@@ -84,7 +84,7 @@ class Matched:
 def write_site(boards: Sequence[Board], out: Path, *, title: str = TITLE) -> None:
     """Write ``index.html``, ``models/``, ``leaderboard.csv``, ``differences.csv`` and ``leaderboard.md``.
 
-    Same boards, same bytes. The index is written last. Pages of an earlier run that no board has any more are removed.
+    Same boards, same bytes. The index is written last. Pages of an earlier run that no board has are removed.
 
     Raises:
         RequestError: there is no board, two are of one suite and data set, two models of a board have one name, a

@@ -1,6 +1,6 @@
 """Who is evaluated: a teacher that is asked, a student, the release's own rows, or a file of predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from cxr_max.data_use import Gate
 from cxr_max.errors import RequestError
 from cxr_max.eval import stored
 from cxr_max.eval.reference import Reference
+from cxr_max.records import Asked
 from cxr_max.teachers import roster
 from cxr_max.teachers.base import TeacherSpec
 
@@ -99,12 +100,26 @@ def _stored(given: Given, release: Path, prompt: str, teachers: Sequence[str]) -
     return Subject(given.name or name, stored.provider_of(release, name), name, None, table, {})
 
 
-def refuse_incomplete(path: Path, table: "pa.Table", reference: Reference, split: str) -> None:
-    """A submission has a row for every image set that is scored.
+def refuse_incomplete(
+    path: Path, table: "pa.Table", reference: Reference, split: str, known: Iterable[Asked]
+) -> None:
+    """A submission has a row for every image set that is scored, and none about others than the release's.
+
+    Args:
+        known: all image sets of the release.
 
     Raises:
         RequestError: it has not.
     """
+    everything = {(one.study_id, one.image_ids) for one in known}
+    about = zip(table["study_id"].to_pylist(), table["image_ids"].to_pylist(), strict=True)
+    stranger = next((key for key in ((s, tuple(i)) for s, i in about) if key not in everything), None)
+    if stranger is not None:
+        study, images = stranger
+        raise RequestError(
+            f"{path} has a row about study {study}, {' '.join(images)}, which is not in the release: give the"
+            " identifiers as the release has them."
+        )
     original = stored.original(table)
     keys = zip(original["study_id"].to_pylist(), original["image_ids"].to_pylist(), strict=True)
     there = {(study, tuple(images)) for study, images in keys}

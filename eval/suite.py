@@ -7,6 +7,7 @@ the definitions and of the corruptions. Scores of different hashes never share a
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,6 +30,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _once(values: Sequence[object]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError("a value stands there twice")
+
+
 class Consistency(_Strict):
     """Does it say the same when it should, and something else when it should?"""
 
@@ -42,6 +48,7 @@ class Consistency(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> "Consistency":
+        _once(self.paraphrases)
         for name in self.paraphrases:
             if name not in conditions.PARAPHRASES:
                 raise ValueError(f"there is no paraphrase {name!r}")
@@ -54,6 +61,8 @@ class Robustness(_Strict):
     image_sets: int = Field(default=100, gt=0)
     corruptions: list[str] = Field(default_factory=lambda: list(CORRUPTIONS))
     severities: list[int] = Field(default_factory=lambda: list(SEVERITIES))
+    blank: bool = True
+    """Whether it answers rightly about blank pictures too, which no loss would show."""
     age_bands: list[int] = Field(default_factory=lambda: [40, 65])
     """Years at which a new band begins."""
     largest_loss: float = Field(default=0.05, gt=0, lt=1)
@@ -61,6 +70,8 @@ class Robustness(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> "Robustness":
+        for values in (self.corruptions, self.severities, self.age_bands):
+            _once(values)
         for name in self.corruptions:
             if name not in CORRUPTIONS:
                 raise ValueError(f"there is no corruption {name!r}")
@@ -87,7 +98,7 @@ class Report(_Strict):
 class Suite(_Strict):
     """Tasks with one name, version and hash."""
 
-    name: str = Field(pattern=r"[a-z][a-z0-9-]*")
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     version: int = Field(gt=0)
     prompt: str = "diagnose"
     split: Split = "test"
@@ -119,7 +130,9 @@ class Suite(_Strict):
         if self.consistency:
             asked |= dict.fromkeys(_consistency(self.consistency), self.consistency.image_sets)
         if self.robustness:
-            asked |= dict.fromkeys(_corruptions(self.robustness), self.robustness.image_sets)
+            worse = [conditions.BLANK] * self.robustness.blank + _corruptions(self.robustness)
+            for name in worse:
+                asked[name] = max(asked.get(name) or 0, self.robustness.image_sets)
         if self.report:
             asked[conditions.REPORT] = self.report.image_sets
         return asked

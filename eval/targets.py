@@ -33,18 +33,12 @@ def image_sets_of(release: Path, prompt_sha256: str, split: str) -> list[Asked]:
     return asked
 
 
-def reference_of(
-    asked: Iterable[Asked], pixels: Pixels, seen: frozenset[tuple[str, str]] = frozenset()
-) -> Reference:
-    """What the source knows about the image sets.
-
-    Args:
-        seen: (source, study) of what the training release has.
-    """
-    return ordered(_row(one, pixels, (one.source, one.study_id) in seen) for one in asked)
+def reference_of(asked: Iterable[Asked], pixels: Pixels) -> Reference:
+    """What the source knows about the image sets; none of them is marked as seen."""
+    return ordered(_row(one, pixels) for one in asked)
 
 
-def _row(asked: Asked, pixels: Pixels, seen: bool) -> ReferenceRow:
+def _row(asked: Asked, pixels: Pixels) -> ReferenceRow:
     study = _study(asked, pixels)
     views = {image.image_id: image.view for image in study.radiographs} if study else {}
     return ReferenceRow(
@@ -60,7 +54,7 @@ def _row(asked: Asked, pixels: Pixels, seen: bool) -> ReferenceRow:
         age=study.age if study else None,
         view=views.get(asked.image_ids[0], "unknown"),
         report=study.report if study else None,
-        seen=seen,
+        seen=False,
     )
 
 

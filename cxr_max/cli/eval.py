@@ -47,7 +47,7 @@ def command(
     from cxr_max.errors import RequestError
 
     try:
-        from cxr_max.eval.run import EvalRequest, opened, prepare
+        from cxr_max.eval.run import EvalRequest, prepare
         from cxr_max.eval.subject import Given
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"scipy", "sacrebleu"}:
@@ -55,17 +55,18 @@ def command(
         raise RequestError(f'Scoring needs {error.name}: pip install "cxr-max[eval]".') from error
     who = Given(model, teacher, stored, predictions, name, roster)
     request = EvalRequest(release, out, who, suite, images, trained_on, attestation)
-    with opened(request):
+    prepared = prepare(request)
+    with prepared.opened():
         with counting() as bar:
-            prepared = prepare(request, bar)
+            prepared.look_for_leaks(bar)
         if prepared.asks:
-            with ConsoleWatch() as watch:
+            with ConsoleWatch("Writing the result") as watch:
                 prepared.ask(watch)
             watch.summarise("the same command asks for what is missing")
         with counting() as bar:
             evaluation = prepared.finish(bar)
-    typer.echo(_json(evaluation) if as_json else _text(evaluation))
-    if evaluation.failed or evaluation.gaps:
+    typer.echo(_json(evaluation) if as_json else _text(evaluation, prepared.asks))
+    if prepared.asks and (evaluation.failed or evaluation.gaps):
         raise typer.Exit(3)
 
 
@@ -81,7 +82,7 @@ def _json(evaluation: "Evaluation") -> str:
     return json.dumps(said)
 
 
-def _text(evaluation: "Evaluation") -> str:
+def _text(evaluation: "Evaluation", asked: bool) -> str:
     lines = []
     for suite in evaluation.suites:
         lines.append(f"{suite.title} ({suite.sha256[:12]})")
@@ -89,7 +90,8 @@ def _text(evaluation: "Evaluation") -> str:
         lines += [_line(score) for score in scores if _headline(score)]
         lines += [f"  {flag.name}: {flag.verdict}, {flag.reason}" for flag in evaluation.flags[suite.title]]
     if evaluation.failed:
-        lines.append(f"{evaluation.failed} questions have no reply: the same command asks them again.")
+        rest = "the same command asks them again" if asked else "they count for nothing"
+        lines.append(f"{evaluation.failed} questions have no reply: {rest}.")
     lines.append(f"{len(evaluation.scores)} scores in {evaluation.out}")
     return "\n".join(lines)
 

@@ -75,9 +75,14 @@ class _Board:
 
 
 class ConsoleWatch:
-    """Follows a build on stderr. On a terminal a live board; elsewhere only what a log needs."""
+    """Follows a build on stderr. On a terminal a live board; elsewhere only what a log needs.
 
-    def __init__(self) -> None:
+    Args:
+        last: said when all is asked.
+    """
+
+    def __init__(self, last: str = "Writing the release") -> None:
+        self._last = last
         self._console = Console(stderr=True, highlight=False)
         self._board = _Board()
         self._live: Live | None = None
@@ -140,7 +145,7 @@ class ConsoleWatch:
     def sealing(self, gaps: Sequence[Gap]) -> None:
         """See ``BuildWatch``."""
         self._gaps = gaps
-        self._say("Writing the release")
+        self._say(self._last)
 
     def summarise(self, rest: str = "cxr-max status lists them all") -> None:
         """Say why something is missing, the commonest reasons first.

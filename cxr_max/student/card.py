@@ -38,7 +38,11 @@ The terms of the data it was trained on hold for it too: a student of credential
 | | |
 |---|---|
 {numbers}
-The whole course stands in `metrics.jsonl` beside the student.
+## Course
+
+![The course of the training, step by step](curves.png)
+
+Every logged step stands in `metrics.jsonl` beside the student.
 
 ## Settings
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cxr_max.student.apo import apo_loss
-from cxr_max.student.batches import Turns, collate_apo
+from cxr_max.student.batches import NOT_COUNTED, Turns, collate_apo
 from cxr_max.student.data import Lesson, preference_turns, whole_turns
 from cxr_max.student.logps import sums, token_logps
 from cxr_max.student.model import Student
-from cxr_max.student.reference import read_logps, reference_logps
+from cxr_max.student.reference import reference_logps
 from cxr_max.student.settings import Apo, Recipe
-from cxr_max.student.training import StudentTrainer, Trained, Watch, arguments, begin, run
+from cxr_max.student.training import StudentTrainer, Trained, Watch, begin, course_of, run
 
 WARN_BELOW: Final = 1.0
 """Nats. With the preferred log-prob so far below the reference on average, likelihood is displaced (Razin et al.
@@ -27,6 +27,16 @@ WINDOW: Final = 5
 
 class ApoTrainer(StudentTrainer):
     """The Plackett-Luce loss of ``apo.apo_loss``, with the anchor, over packs of whole lessons."""
+
+    measures = (
+        "apo_loss",
+        "chosen_nll",
+        "chosen_logp_shift",
+        "reward_chosen",
+        "reward_rejected",
+        "reward_margin",
+        "reward_accuracy",
+    )
 
     def __init__(
         self,
@@ -43,7 +53,7 @@ class ApoTrainer(StudentTrainer):
 
     def pack_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Summed over studies, in nats."""
-        pack, lessons = inputs["pack"], inputs["lessons"].tolist()
+        pack, lessons, counted = inputs["pack"], inputs["lessons"].tolist(), inputs["labels"] != NOT_COUNTED
         values = token_logps(model, pack)
         counts = [len(study) - 1 for study in pack.layout]
         policy = _table(sums(values, pack.reply_lengths), counts)
@@ -54,24 +64,22 @@ class ApoTrainer(StudentTrainer):
         loss = apo_loss(policy, reference, self._apo.beta, weights=weights)
         lengths = policy.new_tensor([study[1] for study in pack.layout])
         anchor = -policy[:, 0] / lengths
-        self._note(policy.detach() - reference, weights, loss.detach(), anchor.detach())
-        return (loss + self._apo.anchor * anchor).sum()
+        about = (policy.detach() - reference, weights, loss.detach(), anchor.detach())
+        self._note(*(values[counted] for values in about))
+        return (loss + self._apo.anchor * anchor)[counted].sum()
 
     def _note(self, shift: Tensor, weights: Tensor, loss: Tensor, anchor: Tensor) -> None:
         rewards, heard = self._apo.beta * shift, weights[:, 1:] > 0
         chosen, others = rewards[:, :1].expand_as(rewards[:, 1:])[heard], rewards[:, 1:][heard]
         self.seen(
-            apo_loss=float(loss.mean()),
-            chosen_nll=float(anchor.mean()),
-            chosen_logp_shift=float(shift[:, 0].mean()),
+            apo_loss=loss,
+            chosen_nll=anchor,
+            chosen_logp_shift=shift[:, 0],
+            reward_chosen=chosen,
+            reward_rejected=others,
+            reward_margin=chosen - others,
+            reward_accuracy=(chosen > others).float(),
         )
-        if len(others):
-            self.seen(
-                reward_chosen=float(chosen.mean()),
-                reward_rejected=float(others.mean()),
-                reward_margin=float((chosen - others).mean()),
-                reward_accuracy=float((chosen > others).float().mean()),
-            )
 
 
 def _table(values: Tensor, counts: Sequence[int]) -> Tensor:
@@ -131,14 +139,10 @@ def train_apo(
         RequestError, ImageError, StorageError: as ``sft.train_sft``.
     """
     course = recipe.apo
-    student = begin("apo", base, course, recipe.model, out, data)
+    student = begin("apo", base, recipe, out, data)
     turns = preference_turns(lessons, epochs=course.epochs, seed=course.seed)
-    args = arguments(out, course, recipe.model, len(turns))
+    dataset, arguments = course_of(student, lessons, turns, course, recipe.model, out)
     each = Turns(student.chat, lessons, whole_turns(lessons, range(len(lessons))), course.max_length)
-    cache = out / "reference.sqlite"
-    reference_logps(student, each, cache, watch, process=args.process_index, processes=args.world_size)
-    if args.world_size > 1:
-        torch.distributed.barrier()
-    reference = read_logps(student, each, cache)
-    dataset = Turns(student.chat, lessons, turns, course.max_length)
-    return run(ApoTrainer(student, dataset, reference, course, args, watch), student, out, merged=merged)
+    reference = reference_logps(student, each, out / "reference.sqlite", watch)
+    trainer = ApoTrainer(student, dataset, reference, course, arguments, watch)
+    return run(trainer, student, recipe, out, merged=merged)

@@ -117,11 +117,14 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def save_student(student: Student, folder: Path, *, merged: bool = False) -> None:
+def save_student(
+    student: Student, folder: Path, *, merged: bool = False, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write what transformers, peft and vLLM load: an adapter as one, whole weights whole.
 
     Args:
         merged: an adapter is added into its base's weights, and these are written.
+        weights: of a model that is sharded over several processes, all of it; it cannot be merged as it is.
 
     Raises:
         OSError: the disk refused.
@@ -130,7 +133,7 @@ def save_student(student: Student, folder: Path, *, merged: bool = False) -> Non
     if merged and hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     for name in _PROCESSOR_FILES:
         found = cached_file(student.base, name, _raise_exceptions_for_missing_entries=False)
         if found is not None and not (folder / name).exists():

@@ -4,49 +4,56 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Final
 
 import torch
 
+from cxr_max.student import processes
 from cxr_max.student.batches import Turns
 from cxr_max.student.logps import sums, token_logps
 from cxr_max.student.model import Student
 from cxr_max.student.packing import pack
 from cxr_max.student.training import Watch
 
+_ROUND: Final = 8
+"""Lessons that each process computes before they are kept: enough for short and long ones to even out."""
 
-def reference_logps(
-    student: Student, data: Turns, cache: Path, watch: Watch, *, process: int = 0, processes: int = 1
-) -> None:
-    """Fill the cache with this process's share of what it lacks.
+
+def reference_logps(student: Student, data: Turns, cache: Path, watch: Watch) -> list[list[float]]:
+    """Per lesson, the summed log-prob of each reply, in nats. What the cache lacks is computed, by all processes.
 
     Args:
         student: as it is before the first step: the reference.
-        cache: an SQLite file; several processes may fill it at once.
+        cache: an SQLite file; the main process alone reads and writes it.
     """
-    with closing(_open(cache)) as db:
-        names = keys(student, data)
-        missing = [index for index, name in enumerate(names) if _get(db, name) is None]
-        mine = missing[process::processes]
+    here = processes.here()
+    with closing(_open(cache)) if processes.is_main() else nullcontext() as db:
+        names = [] if db is None else keys(student, data)
+        found = processes.from_main({} if db is None else _read(db, names))
+        missing = [index for index in range(len(data)) if index not in found]
         student.model.eval()
-        for done, index in enumerate(mine, 1):
-            item = data[index]
-            packed = pack([(item.prompt, item.replies)]).to(student.model.device)
-            with torch.no_grad():
-                values = sums(token_logps(student.model, packed), packed.reply_lengths).tolist()
-            with db:
-                db.execute("INSERT OR REPLACE INTO logps VALUES (?, ?)", (names[index], json.dumps(values)))
-            watch("Reference", done, len(mine))
+        for start in range(0, len(missing), _ROUND * here.num_processes):
+            these = missing[start : start + _ROUND * here.num_processes]
+            mine = {
+                index: _logps(student, data, index) for index in these[here.process_index :: here.num_processes]
+            }
+            new = {index: values for part in processes.from_all(mine) for index, values in part.items()}
+            found |= new
+            if db is not None:
+                _write(db, {names[index]: values for index, values in new.items()})
+                watch("Reference", min(start + len(these), len(missing)), len(missing))
         student.model.train()
+    return [found[index] for index in range(len(data))]
 
 
-def read_logps(student: Student, data: Turns, cache: Path) -> list[list[float]]:
-    """Per lesson, the summed log-prob of each reply, in nats."""
-    with closing(_open(cache)) as db:
-        found = [_get(db, key) for key in keys(student, data)]
-    assert all(values is not None for values in found), "reference_logps fills the cache first"
-    return [values for values in found if values is not None]
+def _logps(student: Student, data: Turns, index: int) -> list[float]:
+    item = data[index]
+    packed = pack([(item.prompt, item.replies)]).to(student.model.device)
+    with torch.no_grad():
+        values: list[float] = sums(token_logps(student.model, packed), packed.reply_lengths).tolist()
+    return values
 
 
 def keys(student: Student, data: Turns) -> list[str]:
@@ -65,11 +72,18 @@ def _key(parts: Sequence[object]) -> str:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=60)
+    db = sqlite3.connect(path)
     db.execute("CREATE TABLE IF NOT EXISTS logps (key TEXT PRIMARY KEY, sums TEXT NOT NULL) WITHOUT ROWID")
     return db
 
 
-def _get(db: sqlite3.Connection, key: str) -> list[float] | None:
-    row = db.execute("SELECT sums FROM logps WHERE key = ?", (key,)).fetchone()
-    return None if row is None else json.loads(row[0])
+def _read(db: sqlite3.Connection, names: Sequence[str]) -> dict[int, list[float]]:
+    rows = (db.execute("SELECT sums FROM logps WHERE key = ?", (name,)).fetchone() for name in names)
+    return {index: json.loads(row[0]) for index, row in enumerate(rows) if row is not None}
+
+
+def _write(db: sqlite3.Connection, values: dict[str, list[float]]) -> None:
+    with db:
+        db.executemany(
+            "INSERT OR REPLACE INTO logps VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()]
+        )

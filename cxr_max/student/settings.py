@@ -3,7 +3,7 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -95,6 +95,22 @@ class Recipe(_Strict):
     sft: Sft
     apo: Apo
     log: Log = Log()
+
+
+def log_to(names: str) -> Log:
+    """Trackers from their names with commas between them; ``none`` is none.
+
+    Raises:
+        RequestError: a name is unknown.
+    """
+    wanted = () if names == "none" else tuple(name.strip() for name in names.split(","))
+    try:
+        return Log.model_validate({"to": wanted})
+    except ValidationError as error:
+        known = ", ".join(get_args(Tracker))
+        raise RequestError(
+            f"--log {names} names no tracker that is known: choose from {known}, or none."
+        ) from error
 
 
 def read_recipe(name: str = "paper") -> Recipe:

@@ -36,8 +36,8 @@ def train_sft(
 
     Args:
         base: the model's name on the Hub, or its folder.
-        out: gets ``checkpoints``, ``metrics.jsonl``, ``curves.png`` and ``student``; the same call goes on after an
-            interruption. Under ``accelerate launch`` every process calls, and the main one writes.
+        out: gets ``checkpoints``, ``metrics.jsonl``, ``curves.png`` and ``student``; the same call goes on
+            after an interruption. Under ``accelerate launch`` every process calls, and the main one writes.
         data: the digest of the trajectories.
         merged: write whole weights, not the adapter.
 

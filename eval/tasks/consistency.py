@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from cxr_max.drift.states import Codes
-from cxr_max.eval.answers import Answers, Data
+from cxr_max.eval.answers import FAILED, Answers, Data
 from cxr_max.eval.bootstrap import macro, minus
 from cxr_max.eval.conditions import BLANK, MIRROR, ORIGINAL, parse
 from cxr_max.eval.metrics import agreement, classification
@@ -52,8 +52,8 @@ def consistency(everything: Data, suite: Suite) -> Iterator[Scored]:
     if suite.consistency.mirror:
         yield from per_finding("mirror_consistency", ruler, partial(_mirror, few), places=LATERAL_PLACES)
     if suite.consistency.blank:
-        yield from _on_blank(few, ruler)
-    theirs = test.under(ORIGINAL).take(partner[: len(few.reference)])
+        yield from on_blank(few, ruler)
+    theirs = about_others(test.under(ORIGINAL), partner).take(np.arange(len(few.reference)))
     for name, kind in _QUADRANTS.items():
         yield from per_finding(f"quadrant_{name}", ruler, partial(_quadrant, few, theirs, kind))
 
@@ -69,6 +69,13 @@ def other_patient(reference: Reference) -> Ints:
                 found[index] = (index + step) % n
                 break
     return found
+
+
+def about_others(answers: Answers, partner: Ints) -> Answers:
+    """The answers about the partners' pictures; none where there is no other patient."""
+    theirs = answers.take(partner)
+    theirs.status[partner == np.arange(len(partner))] = FAILED
+    return theirs
 
 
 # With the other teachers.
@@ -194,8 +201,8 @@ def image_gain(data: Data, partner: Ints, ruler: Ruler) -> Iterator[Scored]:
         partner: (n,) as ``other_patient`` gives it.
     """
     own = data.under(ORIGINAL)
-    theirs = own.take(partner)
-    among = own.ok & theirs.ok & (partner != np.arange(len(partner)))
+    theirs = about_others(own, partner)
+    among = own.ok & theirs.ok
     balanced = classification.balanced_accuracy
     found = [ruler.drawn(partial(claim_part, balanced, data, answers, among=among)) for answers in (own, theirs)]
     gains = [
@@ -206,7 +213,8 @@ def image_gain(data: Data, partner: Ints, ruler: Ruler) -> Iterator[Scored]:
     yield mean_over("image_gain", gains, data.reference.common)
 
 
-def _on_blank(data: Data, ruler: Ruler) -> Iterator[Scored]:
+def on_blank(data: Data, ruler: Ruler) -> Iterator[Scored]:
+    """Balanced accuracy of the answers about blank pictures."""
     blank = data.under(BLANK)
     make = partial(claim_part, classification.balanced_accuracy, data, blank)
     yield from per_finding("blank_accuracy", ruler, make, common=data.reference.common)

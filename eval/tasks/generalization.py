@@ -143,6 +143,9 @@ def _at_threshold(everything: Data, data: Data, suite: Suite, place: int) -> Par
     if suite.split == "validation":
         return _no_threshold("the validation split is what thresholds are chosen on")
     validation = everything.of_split("validation")
+    given = [bool(np.isfinite(one.under(ORIGINAL).scores[:, place]).any()) for one in (validation, data)]
+    if given[0] != given[1]:
+        return _no_threshold("the model gives probabilities on one of the two splits alone")
     chosen_on = scores_of(validation)
     usable = np.flatnonzero(decides(validation.reference, place) & np.isfinite(chosen_on[:, place]))
     threshold = choose(

@@ -19,15 +19,17 @@ from cxr_max.eval.metrics import classification, ranking
 from cxr_max.eval.metrics.measured import Bools, Measured
 from cxr_max.eval.scored import EVERY, Counted, Part, Ruler, Scored, claim_part, count, mean_over, per_finding
 from cxr_max.eval.suite import Robustness, Suite
-from cxr_max.eval.tasks.consistency import image_gain, other_patient
+from cxr_max.eval.tasks.consistency import image_gain, on_blank, other_patient
 from cxr_max.eval.tasks.generalization import CLAIMS, refusal_rate, score_part, scored_by_states
 from cxr_max.eval.votes import verdicts
 from cxr_max.findings import FINDINGS
 
 BALANCED: Final = classification.balanced_accuracy
 _UNDER: Final = ("accuracy", "f1", "balanced_accuracy")
-_BARELY: Final = 0.05
+_BARELY: Final = 0.1
 """Of balanced accuracy above 1/2: whoever has less has nothing of which a share could be lost."""
+RELATIVE_BOUNDS: Final = (-10.0, 10.0)
+"""``_BARELY`` above 1/2, losing everything is 6 and gaining everything -4; resamples are held inside."""
 _FEWEST_TEACHERS: Final = 3
 ALL_TEACHERS: Final = "all teachers"
 
@@ -51,6 +53,9 @@ def _worse_pictures(data: Data, suite: Suite) -> Iterator[Scored]:
     assert suite.robustness is not None
     ruler = Ruler.of(data.reference, suite)
     yield from _under(data, data.under(ORIGINAL), EVERY, ORIGINAL, ruler)
+    if suite.robustness.blank:
+        *_, blank = on_blank(data, ruler)
+        yield blank
     losses: dict[int, list[Scored]] = {severity: [] for severity in suite.robustness.severities}
     for name in suite.robustness.corruptions:
         places = _unpainted(name)
@@ -108,11 +113,9 @@ def _relative(loss: Draws, base: Draws) -> Draws:
         return undefined("it does hardly better than chance on the pictures as they are", len(loss.values))
     with np.errstate(divide="ignore", invalid="ignore"):
         values = loss.values / (base.values - 0.5)
-    values[~np.isfinite(values)] = np.nan
-    return Draws(
-        Measured(loss.measured.value / above), values, min(loss.patients, base.patients), "smooth", (-10.0, 10.0),
-        loss.caveat or base.caveat,
-    )  # fmt: skip
+    values = np.clip(values, *RELATIVE_BOUNDS)
+    measured, fewest = Measured(loss.measured.value / above), min(loss.patients, base.patients)
+    return Draws(measured, values, fewest, "smooth", RELATIVE_BOUNDS, loss.caveat or base.caveat)
 
 
 # For whom.

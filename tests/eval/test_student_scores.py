@@ -108,6 +108,7 @@ def test_an_evaluated_student_has_scores_in_its_predictions(
 
     from cxr_max.builders.build import BuildRequest, build
     from cxr_max.eval.run import EvalRequest, prepare
+    from cxr_max.eval.subject import Given
     from cxr_max.student import generation
     from cxr_max.student.generation import Generated, Request
     from tests.student.lessons import base
@@ -121,9 +122,9 @@ def test_an_evaluated_student_has_scores_in_its_predictions(
     model = Path(base(tmp_path / "student"))
     suite = tmp_path / "mine.toml"
     suite.write_text('name = "mine"\nversion = 1\nresamples = 100\nsplit = "train"\n[generalization]\n')
-    request = EvalRequest(tmp_path / "run", tmp_path / "eval", suites=str(suite), model=model)
+    request = EvalRequest(tmp_path / "run", tmp_path / "eval", Given(model=model), str(suite))
     (tmp_path / "eval").mkdir()
-    prepared = prepare(request, lambda *_: None)
+    prepared = prepare(request)
     prepared.ask(Quiet())  # type: ignore[arg-type]
     made = prepared.finish(lambda *_: None)
     rows = pq.read_table(made.out / "predictions.parquet").to_pylist()

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cxr_max.errors import ImageError, RequestError, StorageError
-from cxr_max.student import training
+from cxr_max.student import checkpoints, training
 from cxr_max.student.apo import apo_loss
 from cxr_max.student.critique import train_apo, weights_of
 from cxr_max.student.data import Lesson, sft_turns
@@ -134,8 +134,8 @@ def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if whole:
-            (folder / training.WHOLE).touch()
-    assert training.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+            (folder / checkpoints.WHOLE).touch()
+    assert checkpoints.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     assert not (tmp_path / "checkpoint-6").exists()
 
 
@@ -155,7 +155,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(
     monkeypatch.setattr(training.StudentTrainer, "_save_optimizer_and_scheduler", full)
     with pytest.raises(StorageError, match=r"No space left.*make room"):
         train_sft(model, lessons, recipe(), tmp_path / "o", data="d", watch=quiet)
-    assert training.last_checkpoint(tmp_path / "o" / "checkpoints") == str(tmp_path / "o/checkpoints/checkpoint-2")
+    assert checkpoints.last_checkpoint(tmp_path / "o" / "checkpoints") == str(
+        tmp_path / "o/checkpoints/checkpoint-2"
+    )
     monkeypatch.undo()
     whole = train_sft(model, lessons, recipe(), tmp_path / "whole", data="d", watch=quiet)
     assert equal(
