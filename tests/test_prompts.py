@@ -81,5 +81,5 @@ def test_consensus_is_nothing_to_ask_of_a_study() -> None:
 
 
 def test_an_unknown_prompt_names_those_there_are() -> None:
-    with pytest.raises(RequestError, match="diagnose, rationale"):
+    with pytest.raises(RequestError, match=r"choose one of diagnose, .*, rationale, report"):
         prompts.load("diagnosis")

@@ -82,7 +82,7 @@ def write_rosters(folder: Path, address: str) -> None:
 def run(command: str, folder: Path, **environment: str) -> str:
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=150,
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -110,6 +110,7 @@ def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
     assert "balanced accuracy" in run(evaluate, tmp_path)
 
 
+@pytest.mark.timeout(900)
 def test_the_student_learns_from_a_small_build_of_the_same_kind(tmp_path: Path) -> None:
     """The commands as printed, but for a recipe of one epoch: the demo's 64 studies would take minutes."""
     pytest.importorskip("torch")

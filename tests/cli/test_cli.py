@@ -56,7 +56,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("missing key", ["build", "--source", "phantom", "--teachers", "all", "--out", "OUT"],
      "No API key in ANTHROPIC_API_KEY, DASHSCOPE_API_KEY"),
     ("unknown prompt", ["build", "--recipe", "demo", "--prompt", "x", "--out", "OUT"],
-     "no prompt 'x': choose one of diagnose, rationale"),
+     "no prompt 'x': choose one of diagnose, diagnose_brief,"),
     ("bad number", ["build", "--source", "phantom", "--teachers", "simulated", "--studies", "0", "--out", "OUT"],
      "--studies"),
     ("voi of pictures", ["build", "--source", "phantom", "--rendering", "voi", "--teachers", "simulated",
