@@ -7,7 +7,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-BENCHMARKS: Final = ("asking", "phantoms", "labeler", "consensus_weights", "student", "bootstrap", "evaluation")
+BENCHMARKS: Final = (
+    "asking",
+    "asking_memory",
+    "asking_storm",
+    "phantoms",
+    "labeler",
+    "consensus_weights",
+    "student",
+    "bootstrap",
+    "evaluation",
+    "radiographs",
+)
 
 
 def main() -> None:

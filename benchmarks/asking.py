@@ -1,21 +1,27 @@
 """The sending loop beside a raw aiohttp client: same server, same image, same number in flight.
 
-The loop does what the raw client does not: it plans, paces, keeps every reply in the ledger and counts it.
+The loop does what the raw client does not: it paces, keeps every reply in the ledger, counts it, and draws a board
+on a terminal.
 """
 
 import asyncio
 import base64
+import io
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import aiohttp
+from rich.console import Console
 
+from cxr_max.cli.progress import ConsoleWatch
+from cxr_max.costs import Price
 from cxr_max.data_use import Gate
 from cxr_max.ledger import Ledger
 from cxr_max.records import Question, Sampling
@@ -33,7 +39,7 @@ BODY = '{"id":"c","model":"m","choices":[{"finish_reason":"stop","message":{"con
 BODY += '"usage":{"prompt_tokens":900,"completion_tokens":300}}'
 async def reply(request):
     await request.read()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(float(sys.argv[1]))
     return web.Response(text=BODY, content_type="application/json")
 async def main():
     app = web.Application(client_max_size=2**26)
@@ -47,12 +53,6 @@ asyncio.run(main())
 """
 
 
-class _Nobody:
-    def answered(self, *_: object) -> None: ...
-    def failed(self, *_: object) -> None: ...
-    def stopped(self, *_: object) -> None: ...
-
-
 def section() -> str:
     """Requests per second and client CPU at 64 and 256 in flight."""
     lines = [
@@ -60,23 +60,30 @@ def section() -> str:
         "| in flight | raw requests/s | asking requests/s | ratio | raw CPU s/1k | asking CPU s/1k | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    server = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        address = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    with serving(latency_s=0.2) as address:
         for in_flight in (64, 256):
             raw, ours = [], []
             for _ in range(RUNS):
                 raw.append(_measured(lambda: _raw(address, in_flight)))  # noqa: B023
                 ours.append(_measured(lambda: _asking(address, in_flight)))  # noqa: B023
             lines.append(_line(in_flight, raw, ours))
-    finally:
-        server.kill()
-        server.wait()
     return (
         "\n".join(lines)
         + f"\n\nMedians of {RUNS} runs of {REQUESTS} requests, client and server sharing the cores.\n"
     )
+
+
+@contextmanager
+def serving(latency_s: float) -> Iterator[str]:
+    """A process that answers every chat completion alike."""
+    command = [sys.executable, "-c", _SERVER, str(latency_s)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _line(in_flight: int, raw: list[tuple[float, float]], ours: list[tuple[float, float]]) -> str:
@@ -115,17 +122,33 @@ async def _raw(address: str, in_flight: int) -> None:
 
 
 async def _asking(address: str, in_flight: int) -> None:
-    spec = TeacherSpec("a", "vllm", "m", address, "local", "openai", None, Sampling(), in_flight, None, (1.0, 1.0))
-    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+    await ask_all(address, in_flight, (JPEG for _ in range(REQUESTS)))
+
+
+async def ask_all(address: str, in_flight: int, images: Iterator[bytes]) -> None:
+    """Ask about every image, into a ledger in a temporary folder."""
+    spec = TeacherSpec(
+        "a", "vllm", "m", address, "local", "openai", None, Sampling(), in_flight, None, Price(1.0, 1.0)
+    )
+    watch = ConsoleWatch()
+    watch._console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    watch.started((spec,), None)
+    with watch, tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         teacher = connect(spec, "none")
-        await Asking([teacher], Gate("t", "open"), ledger, _Nobody(), (), asyncio.Event()).run(_batches())
-        assert len(ledger.answered()) == REQUESTS
+        asking = Asking([teacher], Gate("t", "open"), ledger, watch, (), asyncio.Event())
+        sent = 0
+
+        def batches() -> Iterator[Batch]:
+            nonlocal sent
+            for sent, image in enumerate(images, 1):
+                yield Batch((Picture(image, "j"),), ((_question(sent), "read"),))
+
+        await asking.run(batches())
+        assert len(ledger.answered()) == sent
 
 
-def _batches() -> Iterator[Batch]:
-    for number in range(REQUESTS):
-        question = Question(
-            f"s{number}", "p", "t", None, ("i",), ("f",), "as_is-1@1024", "a", "vllm", "m", "diagnose", "1", "t",
-            "nothing", False, Sampling(), 0, str(number),
-        )  # fmt: skip
-        yield Batch((Picture(JPEG, "j"),), ((question, "read"),))
+def _question(number: int) -> Question:
+    return Question(
+        f"s{number}", "p", "t", None, ("i",), ("f",), "as_is-1@1024", "a", "vllm", "m", "diagnose", "1", "t",
+        "nothing", False, Sampling(), 0, str(number),
+    )  # fmt: skip

@@ -1,11 +1,9 @@
 """Study x Teacher -> ledger -> release: the main job, from a checked request to a sealed release."""
 
-import os
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -13,8 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cxr_max import prompts
+from cxr_max.builders.batches import (
+    Parties,
+    at_batch_price,
+    only,
+    refuse_unbatched,
+    send_in_batches,
+    simulator_for,
+)
 from cxr_max.builders.plan import Planner, PlanWatch, Views, Wanted, Work
+from cxr_max.builders.prices_paid import keep_price, read_prices
 from cxr_max.builders.release import write_release
+from cxr_max.builders.rendering import rendered_ahead
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.builders.sending import BURNED_IN, send
 from cxr_max.builders.sources.base import Source
@@ -22,12 +30,14 @@ from cxr_max.builders.sources.registry import canonical, open_source
 from cxr_max.costs import add_cost
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.errors import ImageError, RequestError
+from cxr_max.image_cache import user_cache
 from cxr_max.ledger import Gap, Ledger
-from cxr_max.radiograph import EncodedImage, Rendering, encode
-from cxr_max.records import Split, Status
+from cxr_max.radiograph import EncodedImage, Rendering
+from cxr_max.records import Question, Split, Status
 from cxr_max.teachers import roster
 from cxr_max.teachers.asking import Batch, Picture, Watch
 from cxr_max.teachers.base import TeacherSpec
+from cxr_max.teachers.budget import Budget, require_prices
 
 if TYPE_CHECKING:
     from cxr_max.teachers.simulator import Simulator
@@ -53,6 +63,10 @@ class BuildRequest:
     attestation: Path | None = None
     roster: Path | None = None
     concurrency: int | None = None
+    batch: bool = False
+    """Through the services' batch interfaces: half the price, within a day."""
+    max_cost_usd: float | None = None
+    """What the run may have cost when it is done, earlier builds of it included; ``None`` for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,9 @@ class BuildWatch(Watch, PlanWatch, Protocol):
     def stopping(self) -> None:
         """A stop was asked for: replies in flight are awaited."""
 
+    def batches(self, state: str) -> None:
+        """What is at the services now, in a sentence."""
+
     def sealing(self, gaps: Sequence[Gap]) -> None:
         """All is asked, but for ``gaps``; the release is being written."""
 
@@ -95,8 +112,14 @@ class BuildWatch(Watch, PlanWatch, Protocol):
 class _Counted:
     """Passes everything on to the watch, and counts what the result needs."""
 
-    def __init__(self, watch: BuildWatch) -> None:
+    def __init__(self, watch: BuildWatch, heard: Callable[[str], None]) -> None:
+        """
+        Args:
+            heard: told of every teacher that replies, once.
+        """
         self._watch = watch
+        self._heard = heard
+        self._teachers: set[str] = set()
         self.sent = 0
         self.cost_usd: float | None = 0.0
 
@@ -107,6 +130,9 @@ class _Counted:
         self._watch.study()
 
     def answered(self, teacher: str, status: Status, cost_usd: float | None) -> None:
+        if teacher not in self._teachers:
+            self._teachers.add(teacher)
+            self._heard(teacher)
         self.sent += 1
         self.cost_usd = add_cost(self.cost_usd, cost_usd)
         self._watch.answered(teacher, status, cost_usd)
@@ -118,14 +144,27 @@ class _Counted:
     def stopped(self, teacher: str, message: str) -> None:
         self._watch.stopped(teacher, message)
 
+    def warned(self, message: str) -> None:
+        self._watch.warned(message)
+
+    def batches(self, state: str) -> None:
+        self._watch.batches(state)
+
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A request whose every part was found right, before anything was written or sent."""
+class Prepared:
+    """A request whose parts are right and fit together, before anything was written or sent."""
 
     source: Source
     wanted: Wanted
     gate: Gate
+    """Not asked yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked(Prepared):
+    """And it may be sent."""
+
     keys: Mapping[str, str]
     """API keys, by teacher."""
 
@@ -143,14 +182,18 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
     checked = _check(request)
     source = checked.source
     with folder.locked():
-        folder.settle(_settings(request))
+        folder.settle(settings_of(request))
         with Ledger(folder.ledger) as ledger:
             for warning in source.warnings:
                 watch.warned(warning)
             watch.started(checked.wanted.teachers, _expected(source, checked.wanted))
-            counted = _Counted(watch)
+            prices, specs = folder.root / "prices.json", {spec.name: spec for spec in checked.wanted.teachers}
+            read_prices(prices)
+            counted = _Counted(watch, lambda teacher: keep_price(prices, specs[teacher]))
             planner = Planner(checked.wanted, ledger, counted)
-            _ask_all(checked, planner, ledger, counted, watch)
+            budget = _budget(request, checked.wanted, ledger, watch)
+            ask = _ask_in_batches if request.batch else _ask_all
+            ask(checked, planner, ledger, counted, watch, budget)
             ledger.record_gaps(planner.gaps)
             if planner.skipped:
                 watch.warned(
@@ -159,7 +202,8 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
             if planner.burned_in:
                 watch.warned(BURNED_IN.format(planner.burned_in))
             watch.sealing(planner.gaps)
-            manifest = write_release(ledger, folder.release, source.info, _published(request))
+            published = {**_published(request), "prices": read_prices(prices)}
+            manifest = write_release(ledger, folder.release, source.info, published)
             failed = planner.unanswered()
     return BuildResult(
         release=str(folder.release),
@@ -174,7 +218,15 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
     )
 
 
-def _check(request: BuildRequest) -> _Checked:
+def prepare(request: BuildRequest, workspace: Path) -> Prepared:
+    """Read everything that a request names but API keys; nothing is sent.
+
+    Args:
+        workspace: where the phantom source draws its pictures.
+
+    Raises:
+        RequestError: something in the request is wrong.
+    """
     specs = roster.choose(roster.load(request.roster), request.teachers)
     if request.concurrency is not None:
         specs = tuple(replace(spec, concurrency=request.concurrency) for spec in specs)
@@ -184,12 +236,8 @@ def _check(request: BuildRequest) -> _Checked:
             f"The prompt {prompt.name} is about replies that are there already: build with diagnose, then run"
             " cxr-max consensus --method student."
         )
-    keys = roster.keys_of(specs)
     attested = load_attestations(request.attestation, today=date.today()) if request.attestation else ()
-    source = open_source(request.source, workspace=request.out, labels=request.labels)
-    gate = Gate(source.info.name, source.info.data_use, attested)
-    for spec in specs:
-        gate.check(spec.name, spec.endpoint, spec.place)
+    source = open_source(request.source, workspace=workspace, labels=request.labels)
     if source.prerendered and request.rendering != "mimic_jpg":
         raise RequestError(
             f"{request.source} holds pictures that are rendered already, so {request.rendering} cannot be chosen:"
@@ -199,10 +247,27 @@ def _check(request: BuildRequest) -> _Checked:
     if studies is None and source.info.name == "phantom":
         studies = PHANTOM_STUDIES
     wanted = Wanted(specs, prompt, request.samples, request.rendering, request.views, request.split, studies)
-    return _Checked(source, wanted, gate, keys)
+    gate = Gate(source.info.name, source.info.data_use, attested)
+    if request.batch:
+        refuse_unbatched(specs, gate)
+        wanted = replace(wanted, teachers=at_batch_price(specs))
+    return Prepared(source, wanted, gate)
 
 
-def _settings(request: BuildRequest) -> dict[str, str]:
+def _check(request: BuildRequest) -> _Checked:
+    prepared = prepare(request, request.out)
+    keys = roster.keys_of(prepared.wanted.teachers)
+    for spec in prepared.wanted.teachers:
+        prepared.gate.check(spec.name, spec.endpoint, spec.place)
+    if request.max_cost_usd is not None:
+        # Not a number is no limit.
+        if not request.max_cost_usd >= 0:
+            raise RequestError(f"--max-cost-usd is {request.max_cost_usd:g}: give US dollars, 0 or more.")
+        require_prices(prepared.wanted.teachers)
+    return _Checked(prepared.source, prepared.wanted, prepared.gate, keys)
+
+
+def settings_of(request: BuildRequest) -> dict[str, str]:
     """What all builds of one run have in common. Local paths: never published."""
     labels = str(request.labels.expanduser().resolve()) if request.labels else ""
     return {"source": canonical(request.source), "labels": labels, **_published(request)}
@@ -218,58 +283,111 @@ def _expected(source: Source, wanted: Wanted) -> int | None:
     return source.total if wanted.studies is None else min(source.total, wanted.studies)
 
 
-def _ask_all(checked: _Checked, planner: Planner, ledger: Ledger, counted: _Counted, watch: BuildWatch) -> None:
+def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:
+    if request.max_cost_usd is None:
+        return None
+    spent, unknown = ledger.spent()
+    if unknown:
+        watch.warned(f"{unknown} earlier replies have no known cost and do not count for --max-cost-usd.")
+    if not request.batch:
+        # Batches are collected by another command, and may cost as much until then.
+        spent += sum(most or 0.0 for most in ledger.requests_in_batches().values())
+    return Budget(request.max_cost_usd, wanted.teachers, spent)
+
+
+def _ask_all(
+    checked: _Checked,
+    planner: Planner,
+    ledger: Ledger,
+    counted: _Counted,
+    watch: BuildWatch,
+    budget: Budget | None,
+) -> None:
     """Run the loop to its end; nothing is started where nothing is left to ask.
 
     Raises:
         Interrupted: a stop was asked for.
     """
-    work = planner.work(checked.source)
+    busy = ledger.requests_in_batches()
+    if busy:
+        watch.warned(
+            f"{len(busy)} requests are in batches at the services and are not asked again: add --batch to collect"
+            " them."
+        )
+    work = only(planner.work(checked.source), lambda question: question.request_sha256 not in busy)
     first = next(work, None)
     if first is None:
         return
-    simulated = any(spec.provider == "simulated" for spec in checked.wanted.teachers)
     with (
         closing(work),
-        _simulator() if simulated else nullcontext() as simulator,
+        simulator_for(checked.wanted.teachers) as simulator,
         closing(_batches(chain([first], work), planner, simulator)) as batches,
     ):
         send(
             batches, checked.wanted.teachers, checked.keys, checked.gate, ledger, counted, watch.stopping,
-            simulator.address if simulator else None,
+            simulator.address if simulator else None, budget,
         )  # fmt: skip
 
 
-def _simulator() -> "Simulator":
-    from cxr_max.teachers.simulator import Simulator
+class _Unwatched:
+    """Rows that are planned again were shown before."""
 
-    return Simulator()
+    def planned(self, teacher: str, settled: bool) -> None:
+        pass
+
+    def study(self) -> None:
+        pass
+
+
+def _ask_in_batches(
+    checked: _Checked,
+    planner: Planner,
+    ledger: Ledger,
+    counted: _Counted,
+    watch: BuildWatch,
+    budget: Budget | None,
+) -> None:
+    """Collect what is at the services, ask the rest, and wait for it.
+
+    Raises:
+        Interrupted: a stop was asked for; the batches stay at the services.
+    """
+    with simulator_for(checked.wanted.teachers) as simulator:
+
+        @contextmanager
+        def open_round(wanted: Callable[[Question], bool], number: int) -> Iterator[Iterator[Batch]]:
+            asked = planner if number == 0 else Planner(checked.wanted, ledger, _Unwatched())
+            with (
+                closing(only(asked.work(checked.source), wanted)) as work,
+                closing(_batches(work, asked, simulator)) as batches,
+            ):
+                yield batches
+
+        address = simulator.address if simulator else None
+        parties = Parties(checked.wanted.teachers, checked.keys, checked.gate, address)
+        send_in_batches(open_round, parties, ledger, counted, watch.stopping, budget)
 
 
 def _batches(
     planned: Iterable[Work], planner: Planner, simulator: "Simulator | None"
 ) -> Generator[Batch, None, None]:
-    """Render every planned image set once, in order, as many at a time as there are cores."""
-    workers = os.cpu_count() or 1
-    waiting: deque[tuple[Work, Future[tuple[EncodedImage, ...]]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="render") as pool:
-        try:
-            for work in planned:
-                waiting.append((work, pool.submit(_encode, work, planner.wanted.rendering)))
-                if len(waiting) > 2 * workers:
-                    yield from _batch(*waiting.popleft(), planner, simulator)
-            while waiting:
-                yield from _batch(*waiting.popleft(), planner, simulator)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    """Render every planned image set once, in order, ahead of who asks about it."""
+    cache = user_cache()
 
+    def encoded(work: Work) -> tuple[EncodedImage, ...]:
+        return tuple(cache.encoded(image.path, planner.wanted.rendering) for image in work.images)
 
-def _encode(work: Work, rendering: Rendering) -> tuple[EncodedImage, ...]:
-    return tuple(encode(image.path, rendering) for image in work.images)
+    with closing(rendered_ahead(planned, encoded)) as rendered:
+        for work, images in rendered:
+            yield from _batch(work, images, encoded, planner, simulator)
 
 
 def _batch(
-    work: Work, rendered: "Future[tuple[EncodedImage, ...]]", planner: Planner, simulator: "Simulator | None"
+    work: Work,
+    rendered: "Future[tuple[EncodedImage, ...]]",
+    encoded: Callable[[Work], tuple[EncodedImage, ...]],
+    planner: Planner,
+    simulator: "Simulator | None",
 ) -> Iterator[Batch]:
     try:
         images = rendered.result()
@@ -279,7 +397,11 @@ def _batch(
     planner.burned_in += sum(image.burned_in for image in images)
     if simulator is not None:
         _teach(simulator, work, images)
-    yield Batch(tuple(Picture(image.jpeg, image.sha256) for image in images), work.questions)
+    yield Batch(_pictures(images), work.questions, again=lambda: _pictures(encoded(work)))
+
+
+def _pictures(images: Iterable[EncodedImage]) -> tuple[Picture, ...]:
+    return tuple(Picture(image.jpeg, image.sha256) for image in images)
 
 
 def _teach(simulator: "Simulator", work: Work, images: tuple[EncodedImage, ...]) -> None:

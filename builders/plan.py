@@ -46,6 +46,13 @@ class Work:
     questions: tuple[tuple[Question, str], ...]
 
 
+def image_sets(study: Study, views: Views) -> list[tuple[Radiograph, ...]]:
+    """What is asked about together: each frontal image by itself, or all images of the study."""
+    if views == "study":
+        return [study.radiographs] if study.radiographs else []
+    return [(image,) for image in frontal(study.radiographs)]
+
+
 class PlanWatch(Protocol):
     """Who looks on while rows are planned."""
 
@@ -109,16 +116,11 @@ class Planner:
         for study in source.studies():
             if self.wanted.split is not None and study.split != self.wanted.split:
                 continue
-            sets = self._image_sets(study)
+            sets = image_sets(study, self.wanted.views)
             if sets:
                 yield study, sets
             else:
                 self.skipped += 1
-
-    def _image_sets(self, study: Study) -> list[tuple[Radiograph, ...]]:
-        if self.wanted.views == "study":
-            return [study.radiographs] if study.radiographs else []
-        return [(image,) for image in frontal(study.radiographs)]
 
     def _plan(self, study: Study, images: tuple[Radiograph, ...]) -> tuple[tuple[Question, str], ...]:
         prompt_text = self.wanted.prompt.fill(study)
@@ -131,7 +133,7 @@ class Planner:
             self.gap(study, images, str(error))
             return ()
         questions = [
-            self._question(study, images, hashed, prompt_text, teacher, sample)
+            question_of(study, images, hashed, self.wanted.prompt, prompt_text, teacher, sample)
             for teacher in self.wanted.teachers
             for sample in range(self.wanted.samples)
         ]
@@ -163,55 +165,71 @@ class Planner:
         return rendering_id(path, self.wanted.rendering)
 
     def _source_sha256(self, path: Path) -> str:
-        try:
-            identity = path.stat()
-            known = self.ledger.source_sha256(path, identity.st_size, identity.st_mtime_ns)
-            if known is None:
-                known = sha256_of(path)
-                self._hashed.append(FileIdentity(path, identity.st_size, identity.st_mtime_ns, known))
-            return known
-        except FileNotFoundError as error:
-            raise ImageError(f"{path.name} is absent: download it again, or take it out of the table.") from error
-        except OSError as error:
-            raise ImageError(f"{path.name} cannot be read ({error.strerror}): check the file.") from error
+        identity, known = file_identity(path, self.ledger)
+        if not known:
+            self._hashed.append(identity)
+        return identity.source_sha256
 
-    def _question(
-        self,
-        study: Study,
-        images: Sequence[Radiograph],
-        hashed: Sequence[tuple[str, str]],
-        prompt_text: str,
-        teacher: TeacherSpec,
-        sample_index: int,
-    ) -> Question:
-        prompt = self.wanted.prompt
-        key = request_key(
-            provider=teacher.provider,
-            endpoint=teacher.endpoint,
-            model=teacher.model,
-            sampling=teacher.sampling,
-            prompt_text=prompt_text,
-            images=hashed,
-            sample_index=sample_index,
-        )
-        return Question(
-            study_id=study.study_id,
-            subject_id=study.subject_id,
-            source=study.source,
-            split=study.split,
-            image_ids=tuple(image.image_id for image in images),
-            source_sha256=tuple(source for source, _ in hashed),
-            rendering=hashed[0][1],
-            teacher=teacher.name,
-            provider=teacher.provider,
-            model=teacher.model,
-            prompt_name=prompt.name,
-            prompt_version=prompt.version,
-            prompt_sha256=prompt.sha256,
-            prompt_given=prompt.given,
-            structured_answer=prompt.structured_answer,
-            sampling=teacher.sampling,
-            sample_index=sample_index,
-            request_sha256=key,
-            given_findings=prompt.gives_away(study),
-        )
+
+def file_identity(path: Path, ledger: Ledger) -> tuple[FileIdentity, bool]:
+    """A file as it stands now, and whether the ledger knew it: else it is hashed.
+
+    Raises:
+        ImageError: it is absent or cannot be read.
+    """
+    try:
+        status = path.stat()
+        known = ledger.source_sha256(path, status.st_size, status.st_mtime_ns)
+        sha256 = known or sha256_of(path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path.name} is absent: download it again, or take it out of the table.") from error
+    except OSError as error:
+        raise ImageError(f"{path.name} cannot be read ({error.strerror}): check the file.") from error
+    return FileIdentity(path, status.st_size, status.st_mtime_ns, sha256), known is not None
+
+
+def question_of(
+    study: Study,
+    images: Sequence[Radiograph],
+    hashed: Sequence[tuple[str, str]],
+    prompt: Prompt,
+    prompt_text: str,
+    teacher: TeacherSpec,
+    sample_index: int,
+) -> Question:
+    """One row of the release, with the key of its request.
+
+    Args:
+        hashed: of each image, sha256 of its file and ``rendering_id``.
+        prompt_text: ``prompt``, filled in for the study.
+    """
+    key = request_key(
+        provider=teacher.provider,
+        endpoint=teacher.endpoint,
+        model=teacher.model,
+        sampling=teacher.sampling,
+        prompt_text=prompt_text,
+        images=hashed,
+        sample_index=sample_index,
+    )
+    return Question(
+        study_id=study.study_id,
+        subject_id=study.subject_id,
+        source=study.source,
+        split=study.split,
+        image_ids=tuple(image.image_id for image in images),
+        source_sha256=tuple(source for source, _ in hashed),
+        rendering=hashed[0][1],
+        teacher=teacher.name,
+        provider=teacher.provider,
+        model=teacher.model,
+        prompt_name=prompt.name,
+        prompt_version=prompt.version,
+        prompt_sha256=prompt.sha256,
+        prompt_given=prompt.given,
+        structured_answer=prompt.structured_answer,
+        sampling=teacher.sampling,
+        sample_index=sample_index,
+        request_sha256=key,
+        given_findings=prompt.gives_away(study),
+    )

@@ -80,13 +80,13 @@ class _Tally:
         }
 
 
-def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, str]) -> dict[str, Any]:
+def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Derive a release from the ledger alone, and return its manifest.
 
     The consensus and preferences configs are kept if the trajectories they came from are the same still.
 
     Args:
-        settings: what the run was asked for, without local paths.
+        settings: what the run was asked for, without local paths, and the prices it was paid at.
 
     Raises:
         StorageError: the disk refused; the ledger is untouched and the same command finishes the release.
@@ -181,7 +181,7 @@ def _rows(ledger: Ledger, split: str, tally: _Tally) -> Iterator[dict[str, Any]]
         yield row
 
 
-def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, str], tally: _Tally) -> dict[str, Any]:
+def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, Any], tally: _Tally) -> dict[str, Any]:
     planned = ledger.teacher_counts()
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,5 +1,6 @@
 """A run's folder: its lock, its ``run.toml``, its ledger and its release."""
 
+import fcntl
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cxr_max.builders.file_system import refuse_unsafe
 from cxr_max.errors import RequestError, RunLockedError
 from cxr_max.shards import disk_refusals_named, write_text
 
@@ -30,6 +32,11 @@ class RunFolder:
         return self.root / "run.toml"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever is at work in the folder."""
+        return self.root / ".lock"
+
+    @property
     def release(self) -> Path:
         """What Hugging Face loads."""
         return self.root / "release"
@@ -39,7 +46,7 @@ class RunFolder:
         """Create the folder and keep other builds out of it; the lock ends with the process, however it ends.
 
         Raises:
-            RequestError: the folder's place is taken by a file.
+            RequestError: the folder's place is taken by a file, or is on a network file system.
             RunLockedError: another build is at work in the folder.
             StorageError: the folder cannot be written.
         """
@@ -47,11 +54,13 @@ class RunFolder:
             raise RequestError(
                 f"{self.root} cannot be a folder, because a file is in the way: choose another --out."
             )
+        refuse_unsafe(self.root)
         with disk_refusals_named(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock")
+            lock = FileLock(self.lock)
             try:
-                lock.acquire(timeout=0)
+                # Whoever asks whether somebody is at work holds the lock for an instant.
+                lock.acquire(timeout=0.5, poll_interval=0.05)
             except Timeout:
                 raise RunLockedError(
                     f"Another build is at work in {self.root}: wait for it, stop it, or choose another --out."
@@ -60,6 +69,17 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def at_work(self) -> bool:
+        """Whether a job holds the lock of this folder now; nothing is written."""
+        try:
+            with self.lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def settle(self, settings: Mapping[str, str]) -> None:
         """Keep ``settings`` for the run's later builds, or check them against those of its first.
@@ -77,16 +97,24 @@ class RunFolder:
             lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings.items()]
             write_text(self.settings, "".join(lines))
             return
-        try:
-            begun = tomllib.loads(self.settings.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise RequestError(f"{self.settings} cannot be read ({error}): put it right, or remove it.") from error
+        begun = self.begun()
         for name, value in settings.items():
             if begun.get(name) != value:
                 raise RequestError(
                     f"The run in {self.root} was begun with {name} = {begun.get(name)!r}, not {value!r}:"
                     " choose another --out, or ask for what it was begun with."
                 )
+
+    def begun(self) -> dict[str, str]:
+        """The settings that the run was begun with.
+
+        Raises:
+            RequestError: they cannot be read.
+        """
+        try:
+            return tomllib.loads(self.settings.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{self.settings} cannot be read ({error}): put it right, or remove it.") from error
 
 
 def release_in(folder: Path) -> Path:

@@ -10,9 +10,13 @@ from typing import Final
 from cxr_max.data_use import Gate
 from cxr_max.errors import CxrMaxError
 from cxr_max.ledger import Ledger
+from cxr_max.ledger_summary import models_reported
 from cxr_max.teachers import roster
 from cxr_max.teachers.asking import Asking, Batch, Watch
 from cxr_max.teachers.base import TeacherSpec
+from cxr_max.teachers.budget import Budget
+from cxr_max.teachers.reserve import Reserve
+from cxr_max.teachers.versions import Versions
 
 _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 BURNED_IN: Final = (
@@ -36,6 +40,7 @@ def send(
     watch: Watch,
     stopping: Callable[[], None],
     simulator: str | None = None,
+    budget: Budget | None = None,
 ) -> None:
     """Ask every question of ``batches``; replies and failures are in the ledger when this returns.
 
@@ -43,10 +48,11 @@ def send(
         keys: API keys, by teacher.
         stopping: told when a stop is asked for, while the replies in flight are awaited.
         simulator: the running simulator's address, for personas.
+        budget: what may be spent.
 
     Raises:
         DataUseError: the data may not be sent to one of the teachers; nothing was sent to any.
-        StorageError: the ledger cannot be written; nothing more is sent.
+        StorageError: the disk is full; nothing more is sent, and the replies in flight are in the ledger.
         Interrupted: the user stopped it.
     """
 
@@ -59,23 +65,30 @@ def send(
             watch=watch,
             keys=[keys[spec.name] for spec in specs if spec.key],
             stop=stop,
+            budget=budget,
+            versions=Versions(models_reported(ledger.path)),
+            reserve=reserve,
         )
         task = asyncio.create_task(asking.run(batches))
-        with _signals(stop, task, stopping):
+        with signals_heeded(stop, task, stopping):
             try:
                 await task
             except asyncio.CancelledError:
                 stop.set()
         return stop.is_set()
 
-    if asyncio.run(run()):
+    with Reserve(ledger.path) as reserve:
+        stopped = asyncio.run(run())
+    if stopped:
         raise Interrupted(
             f"Stopped: all replies received are kept in {ledger.path}; the same command goes on from there."
         )
 
 
 @contextmanager
-def _signals(stop: asyncio.Event, task: "asyncio.Task[None]", stopping: Callable[[], None]) -> Iterator[None]:
+def signals_heeded(
+    stop: asyncio.Event, task: "asyncio.Task[None]", stopping: Callable[[], None]
+) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM stops sending; the second gives up the replies in flight."""
 
     def asked() -> None:

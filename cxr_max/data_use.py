@@ -132,3 +132,20 @@ class Gate:
             " verified. Ask a local vLLM teacher instead, or give --attestation FILE with a table for provider"
             f' = "{host}".'
         )
+
+    def check_batch(self, teacher: str, endpoint: str, place: Place) -> None:
+        """Let pass, or refuse what is sent in a batch: no attestation opens a batch interface.
+
+        A batch's requests and results lie at the service until they are fetched and for weeks after, which is
+        not zero retention, whatever was agreed for questions that are asked at once.
+
+        Raises:
+            DataUseError: the terms forbid it.
+        """
+        if place == "local" or self.data_use != "credentialed":
+            return
+        host = urlsplit(endpoint).hostname
+        raise DataUseError(
+            f"{self.source} is credentialed data, and the batch interface of {teacher} ({host}) keeps what it is"
+            " sent for days, which no attestation covers: leave --batch out, or ask a local teacher."
+        )

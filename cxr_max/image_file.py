@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxr_max.dicom_fast import PlainFile
 from cxr_max.errors import ImageError
 
 if TYPE_CHECKING:
@@ -48,12 +50,29 @@ class Header:
 class Stored:
     """Grey values as a file stores them, before any rendering."""
 
-    pixels: NDArray[np.integer[Any]]
-    """(rows, columns); 8 or 16 bits, signed or not, in native byte order."""
+    pixels: NDArray[np.integer[Any]] | PlainFile
+    """(rows, columns); 8 or 16 bits, signed or not, little endian."""
     white_is_zero: bool
     """MONOCHROME1: the lowest value is white (DICOM PS3.3 C.7.6.3.1.2)."""
     dataset: Dataset | None
     """Rescale and window, for a DICOM file."""
+    bits: int
+    """So many low bits of each pixel are its value (DICOM Bits Stored); those above mean nothing."""
+    burned_in: bool = False
+    """As in ``Header``."""
+
+    def bands(self, height: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+        """The pixels' bits as unsigned numbers, ``height`` rows at a time; a band is valid until the next.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        pixels = self.pixels
+        if isinstance(pixels, PlainFile):
+            bands = pixels.bands(height)
+        else:
+            bands = (pixels[start : start + height] for start in range(0, pixels.shape[0], height))
+        return (band.view(f"u{band.dtype.itemsize}") for band in bands)
 
 
 def is_dicom(path: Path | str) -> bool:
@@ -105,7 +124,10 @@ def hush() -> None:
     For the whole process, because ``warnings.catch_warnings`` is not safe where several threads render.
     """
     warnings.filterwarnings("ignore", module=r"(pydicom|PIL|pylibjpeg|openjpeg|rle)\b")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("pydicom")
+    # Setting a level empties the caches of every logger.
+    if logger.level != logging.CRITICAL:
+        logger.setLevel(logging.CRITICAL)
 
 
 def reason(fault: BaseException) -> str:

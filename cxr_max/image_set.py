@@ -1,10 +1,12 @@
 """The images of one request, found again on disk: the same files, rendered the same way."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cxr_max.errors import ImageError
-from cxr_max.radiograph import EncodedImage, Rendering, encode
+from cxr_max.image_cache import user_cache
+from cxr_max.radiograph import EncodedImage, Rendering
 from cxr_max.shards import sha256_of
 
 
@@ -28,7 +30,8 @@ class ImageSet:
 
     def _one(self, path: Path, expected: str) -> EncodedImage:
         try:
-            found = sha256_of(path)
+            identity = path.stat()
+            found = _sha256(path, identity.st_size, identity.st_mtime_ns)
         except OSError as error:
             raise ImageError(f"{path.name} cannot be read ({error.strerror}): check --images.") from error
         if found != expected:
@@ -39,4 +42,10 @@ class ImageSet:
         name, _, size = self.rendering.partition("@")
         kind = name.rpartition("-")[0]
         rendering: Rendering = "mimic_jpg" if kind == "as_is" else kind  # type: ignore[assignment]
-        return encode(path, rendering, None if size == "full" else int(size))
+        return user_cache().encoded(path, rendering, None if size == "full" else int(size))
+
+
+@lru_cache(maxsize=2**20)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Of the file while it has this identity: training looks at it once per epoch, and hashing costs more."""
+    return sha256_of(path)

@@ -12,8 +12,9 @@ _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 _SCAN: Final = 0xDA
 _METADATA: Final = frozenset({*range(0xE0, 0xF0), 0xFE})
 """APP0 to APP15 and COM: thumbnails, Exif, ICC, free text. A grey picture decodes the same without them."""
-_SCAN_ENDS: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
-"""A marker that is neither a stuffed 0xFF nor a restart (T.81 B.1.1.2 and B.1.1.5)."""
+_SCAN_ENDS: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""A marker that is neither a stuffed 0xFF nor a restart (T.81 B.1.1.2 and B.1.1.5). A plain 0xFF first makes the
+search many times faster than any number of them."""
 
 
 def bare_jpeg(data: bytes) -> bytes | None:
@@ -38,9 +39,22 @@ def bare_jpeg(data: bytes) -> bytes | None:
             if scan is None:
                 return None
             end = scan.start()
+            while data[end - 1] == 0xFF:
+                end -= 1
         if code not in _METADATA:
             kept.append(b"\xff" + bytes([code]) + data[at:end])
         at = end
+    return None
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the frame header (T.81 B.2.2); ``None`` where none is found."""
+    at = len(_SOI)
+    while (marker := _marker_at(data, at)) is not None:
+        code, at = marker
+        if code in _FRAMES and at + 7 <= len(data):
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 3 : at + 5], "big")
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return None
 
 

@@ -2,54 +2,30 @@
 
 A reply is committed here before anything else is done with it; the release is derived from this file alone.
 Three facts are kept: which bytes a file held (``files``), which rows the release shall have (``questions``)
-and what was answered (``replies``). ``failures`` and ``gaps`` say what is missing and why.
+and what was answered (``replies``). ``failures`` and ``gaps`` say what is missing and why, ``batches`` what is
+at the services (see ``ledger_batches``).
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cxr_max import ledger_schema
 from cxr_max.errors import RequestError, StorageError
+from cxr_max.ledger_batches import BatchTables
 from cxr_max.records import Question, Reply, Sampling
 
-SCHEMA_VERSION: Final = 1
-
 _DAMAGED: Final = ("malformed", "Could not decode")
-_SCHEMA: Final = """
-CREATE TABLE files (
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, source_sha256 TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE questions (
-    study_id TEXT, image_ids TEXT, teacher TEXT, prompt_name TEXT, prompt_sha256 TEXT, sample_index INTEGER,
-    subject_id TEXT NOT NULL, source TEXT NOT NULL, split TEXT, source_sha256 TEXT NOT NULL,
-    rendering TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
-    prompt_given TEXT NOT NULL, given_findings TEXT NOT NULL, structured_answer INTEGER NOT NULL,
-    sampling TEXT NOT NULL,
-    request_sha256 TEXT NOT NULL,
-    PRIMARY KEY (study_id, image_ids, teacher, prompt_name, prompt_sha256, sample_index)
-) WITHOUT ROWID;
-CREATE TABLE replies (
-    request_sha256 TEXT PRIMARY KEY, image_sha256 TEXT NOT NULL, text TEXT NOT NULL, reasoning TEXT,
-    ended TEXT NOT NULL, finish_reason TEXT, model_reported TEXT, input_tokens INTEGER, output_tokens INTEGER,
-    cost_usd REAL, latency_s REAL NOT NULL, created_at TEXT NOT NULL, request_id TEXT, raw BLOB NOT NULL
-);
-CREATE TABLE failures (
-    request_sha256 TEXT PRIMARY KEY, teacher TEXT NOT NULL, at TEXT NOT NULL, kind TEXT NOT NULL,
-    message TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE gaps (
-    study_id TEXT, image_ids TEXT, reason TEXT NOT NULL, PRIMARY KEY (study_id, image_ids)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +62,22 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the replies of one teacher took."""
+
+    replies: int
+    cost_usd: float
+    """Of those whose cost is known."""
+    unpriced: int
+    """Replies whose cost is not."""
+    input_tokens: float | None
+    """Mean per reply; ``None`` where no reply says."""
+    output_tokens: float | None
+    latency_s: float
+    """Mean."""
+
+
+@dataclass(frozen=True, slots=True)
 class FileIdentity:
     """A file as it stood on the disk when it was hashed, so that a restart hashes nothing again."""
 
@@ -118,11 +110,71 @@ def request_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class Ledger:
+@contextmanager
+def refusals_named(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the disk refuse about a ledger into one sentence with the remedy.
+
+    Raises:
+        RequestError: the file is no ledger.
+        StorageError: it is damaged, or cannot be written.
+    """
+    try:
+        yield
+    except (sqlite3.DatabaseError, OSError) as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        if "not a database" in str(error):
+            raise RequestError(f"{path} is not a ledger: move it away, or use another --out.") from error
+        if any(sign in str(error) for sign in _DAMAGED):
+            raise _damaged(path, str(error)) from error
+        raise StorageError(
+            f"The ledger {path} cannot be written ({error}). Every reply committed so far is safe:"
+            " make room on the disk and run the same command again."
+        ) from error
+
+
+def refuse_empty(path: Path) -> None:
+    """A ledger never has 0 bytes, not even while it is being made: such a file lost what it held.
+
+    Raises:
+        StorageError: it has.
+    """
+    if path.stat().st_size == 0:
+        raise _damaged(path, "it is empty")
+
+
+def _damaged(path: Path, how: str) -> StorageError:
+    return StorageError(
+        f"The ledger {path} is damaged ({how}): put a copy of it back, or save what is whole"
+        " with sqlite3's .recover command."
+    )
+
+
+def _create(path: Path) -> None:
+    """Make a new ledger that appears under its name only once it is whole, whatever kills the process."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        # A log that outlived its ledger would be played back into the new one.
+        for left in (f"{partial}", f"{partial}-journal", f"{path}-wal", f"{path}-shm"):
+            Path(left).unlink(missing_ok=True)
+        with closing(sqlite3.connect(partial, isolation_level=None)) as db:
+            ledger_schema.create(db)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    # The name must outlive a power cut too.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Ledger(BatchTables):
     """One run's ledger, safe to share between threads; ``with`` closes it.
 
     Raises:
-        RequestError: the file is no ledger, or of another schema version.
+        RequestError: the file is no ledger, or of a newer schema version.
         StorageError: the disk refused a write; all that was committed stays.
     """
 
@@ -130,11 +182,19 @@ class Ledger:
         self.path = path
         self._lock = threading.Lock()
         with self._refusals_named():
+            if not path.exists():
+                _create(path)
+            refuse_empty(path)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
+            if self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                self._db.close()
+                raise RequestError(
+                    f"{path} lies where SQLite's write-ahead log does not work: choose an --out on a disk of this"
+                    " machine."
+                )
             # FULL: a reply that was paid for survives a power cut too, not only a killed process.
             self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            ledger_schema.migrate(self._db, path)
 
     def __enter__(self) -> "Ledger":
         return self
@@ -146,34 +206,8 @@ class Ledger:
         """Release the file."""
         self._db.close()
 
-    def _migrate(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise RequestError(
-                f"{self.path} has ledger schema {version}, this version reads {SCHEMA_VERSION}:"
-                " use the cxr-max that wrote it, or another --out."
-            )
-
-    @contextmanager
-    def _refusals_named(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
-            if "not a database" in str(error):
-                raise RequestError(f"{self.path} is not a ledger: move it away, or use another --out.") from error
-            if any(sign in str(error) for sign in _DAMAGED):
-                raise StorageError(
-                    f"The ledger {self.path} is damaged ({error}): put a copy of it back, or save what is whole"
-                    " with sqlite3's .recover command."
-                ) from error
-            raise StorageError(
-                f"The ledger {self.path} cannot be written ({error}). Every reply committed so far is safe:"
-                " make room on the disk and run the same command again."
-            ) from error
+    def _refusals_named(self) -> AbstractContextManager[None]:
+        return refusals_named(self.path)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -210,6 +244,14 @@ class Ledger:
     def answered(self) -> set[str]:
         """The key of every request that has a reply."""
         return {row[0] for row in self._read("SELECT request_sha256 FROM replies")}
+
+    def images_asked(self) -> set[tuple[str, ...]]:
+        """The ids of every image set about which there is a reply, or was one asked for in a batch."""
+        query = (
+            "SELECT DISTINCT image_ids FROM questions WHERE request_sha256 IN"
+            " (SELECT request_sha256 FROM replies UNION ALL SELECT request_sha256 FROM batch_members)"
+        )
+        return {tuple(json.loads(row[0])) for row in self._read(query)}
 
     # What came back.
 
@@ -280,6 +322,31 @@ class Ledger:
         )
         return {teacher: (planned, answered) for teacher, planned, answered in self._read(query)}
 
+    def spent(self) -> tuple[float, int]:
+        """US dollars paid for all replies whose cost is known, and how many replies it is not known of.
+
+        Of every reply that was ever bought, whether or not a row of the release still points to it.
+        """
+        query = "SELECT COALESCE(SUM(cost_usd), 0.0), COUNT(*) - COUNT(cost_usd) FROM replies"
+        known, unknown = next(self._read(query))
+        return known, unknown
+
+    def usage(self, prompt_sha256: str | None = None) -> dict[str, Usage]:
+        """By teacher, of the replies that rows point to.
+
+        Args:
+            prompt_sha256: only of this prompt.
+        """
+        query = (
+            "SELECT teacher, COUNT(*), COALESCE(SUM(cost_usd), 0.0), COUNT(*) - COUNT(cost_usd),"
+            " AVG(input_tokens), AVG(output_tokens),"
+            # How long a batch took says nothing about one question.
+            " AVG(CASE WHEN request_sha256 NOT IN (SELECT request_sha256 FROM batch_members) THEN latency_s END)"
+            " FROM (SELECT DISTINCT teacher, request_sha256 FROM questions WHERE ?1 IS NULL OR prompt_sha256 = ?1)"
+            " JOIN replies USING (request_sha256) GROUP BY teacher ORDER BY teacher"
+        )
+        return {teacher: Usage(*numbers) for teacher, *numbers in self._read(query, (prompt_sha256,))}
+
     def failures(self) -> list[Failure]:
         """The latest failure of every request that still has no reply."""
         query = "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
@@ -338,7 +405,7 @@ def _reply_row(answer: Answered) -> tuple[object, ...]:
 
 def _answered_of(key: str, row: Sequence[object]) -> Answered:
     values: dict[str, Any] = dict(zip(_READ_COLUMNS, row, strict=True))
-    names = [field.name for field in dataclasses.fields(Reply) if field.name != "raw"]
+    names = [field.name for field in dataclasses.fields(Reply) if field.name in values]
     return Answered(
         request_sha256=key,
         image_sha256=tuple(json.loads(values["image_sha256"])),

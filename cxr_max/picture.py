@@ -177,7 +177,7 @@ def read_deep_picture(path: Path) -> Stored:
         pixels = np.array(_upright(image, _orientation(image)))
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ImageError(f"{path.name} holds values outside 0 to 65535: save it with 8 or 16 bits per pixel.")
-    return Stored(pixels.astype(np.uint16), white_is_zero, None)
+    return Stored(pixels.astype(np.uint16), white_is_zero, None, 16)
 
 
 def kept_jpeg(path: Path, long_side: int | None) -> tuple[bytes, int, int] | None:

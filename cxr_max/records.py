@@ -108,6 +108,20 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a service's headers say of its rate limits; ``None`` where they say nothing."""
+
+    requests: int | None = None
+    """Allowed in the service's window."""
+    requests_left: int | None = None
+    requests_reset_s: float | None = None
+    """Seconds until all of them are left again."""
+    tokens: int | None = None
+    tokens_left: int | None = None
+    tokens_reset_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a teacher answered. A transport failure is never a reply."""
 
@@ -124,6 +138,8 @@ class Reply:
     """The service's own identifier of the request, for its support desk."""
     raw: str
     """The body as received."""
+    limits: Limits | None = None
+    """What came with it for the one who paces; kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

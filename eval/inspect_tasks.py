@@ -52,7 +52,7 @@ except ImportError as error:
 
 _NOBODY: Final = TeacherSpec(
     name="inspect", provider="inspect", model="inspect", endpoint="inspect:", place="remote", wire="openai",
-    key=None, sampling=Sampling(), concurrency=1, rpm=None, usd_per_million=None,
+    key=None, sampling=Sampling(), concurrency=1, rpm=None, price=None,
 )  # fmt: skip
 """Questions are listed for some teacher. inspect asks whom it likes, so nobody is asked through this one."""
 _PROVIDERS: Final = "inspect_ai.model._providers."

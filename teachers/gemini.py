@@ -11,8 +11,10 @@ from google.genai import errors, types
 
 from cxr_max.records import Ended, Reply
 from cxr_max.teachers.base import TeacherSpec
-from cxr_max.teachers.wire import TIMEOUT_S, ended_of, read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import base64_of, ended_of, read_body, reply_or_error, transport_error
 
+_PLACEHOLDER = "."
+"""The SDK insists on contents of its own, which ``extra_body`` then replaces."""
 _FILTERED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"}
 
 
@@ -21,62 +23,83 @@ class GeminiTeacher:
 
     def __init__(self, spec: TeacherSpec, base_url: str, api_key: str) -> None:
         self.spec = spec
-        # A session of our own: the SDK's would follow proxies of the environment to a local endpoint too.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), trust_env=spec.place == "remote"
-        )
-        options = types.HttpOptions(
-            base_url=base_url,
-            timeout=int(TIMEOUT_S * 1000),
-            aiohttp_client=self._session,
-            async_client_args={"allow_redirects": False},
-            # Without this the SDK repeats a request by itself after a lost connection.
-            retry_options=types.HttpRetryOptions(attempts=1),
-        )
-        self._client = genai.Client(vertexai=False, api_key=api_key, http_options=options)
+        self._client, self._session = connected(spec, base_url, api_key)
 
     async def ask(self, images: Sequence[bytes], prompt: str, key: str) -> Reply:
         """See ``Teacher.ask``."""
-        parts = [types.Part.from_bytes(data=image, mime_type="image/jpeg") for image in images]
-        parts.append(types.Part.from_text(text=prompt))
         try:
             response = await self._client.aio.models.generate_content(
-                model=self.spec.model,
-                contents=types.Content(role="user", parts=parts),
-                config=self._config(key),
+                model=self.spec.model, contents=_PLACEHOLDER, config=self._config(images, prompt, key)
             )
         except errors.APIError as error:
             return reply_or_error(error.code, json.dumps(error.details, default=str), _headers(error))
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise transport_error(error) from error
+            raise transport_error(error, self.spec.timeout_s) from error
         answered = response.sdk_http_response
         raw = (answered.body if answered else None) or ""
-        return read_body(raw, lambda body: _reply(body, raw))
+        return read_body(raw, lambda body: reply_of(body, raw), (answered.headers if answered else None) or {})
 
     async def close(self) -> None:
         """See ``Teacher.close``."""
         await self._session.close()
 
-    def _config(self, key: str) -> types.GenerateContentConfig:
-        sampling = self.spec.sampling
+    def _config(self, images: Sequence[bytes], prompt: str, key: str) -> types.GenerateContentConfig:
         return types.GenerateContentConfig(
-            max_output_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
             # One request is one request: no follow-ups behind the ledger's back.
             automatic_continuation=False,
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
             should_return_http_response=True,
-            http_options=types.HttpOptions(headers={"Idempotency-Key": key}),
+            http_options=types.HttpOptions(
+                headers={"Idempotency-Key": key},
+                # The body as it goes out: the SDK's own models would encode and copy every image on the way.
+                extra_body=body_of(self.spec, images, prompt),
+            ),
         )
+
+
+def connected(spec: TeacherSpec, base_url: str, api_key: str) -> tuple[genai.Client, aiohttp.ClientSession]:
+    """A client that sends once, and to nobody else; and its session, to be closed."""
+    # A session of our own: the SDK's would follow proxies of the environment to a local endpoint too.
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=spec.place == "remote")
+    options = types.HttpOptions(
+        base_url=base_url,
+        timeout=None if spec.timeout_s is None else int(spec.timeout_s * 1000),
+        aiohttp_client=session,
+        async_client_args={"allow_redirects": False},
+        # Without this the SDK repeats a request by itself after a lost connection.
+        retry_options=types.HttpRetryOptions(attempts=1),
+    )
+    return genai.Client(vertexai=False, api_key=api_key, http_options=options), session
+
+
+def body_of(spec: TeacherSpec, images: Sequence[bytes], prompt: str) -> dict[str, Any]:
+    """One request as the service wants it, in a batch or at once."""
+    encoded = [base64_of(image).decode() for image in images]
+    parts: list[dict[str, Any]] = [{"inlineData": {"mimeType": "image/jpeg", "data": data}} for data in encoded]
+    return {
+        "contents": [{"role": "user", "parts": [*parts, {"text": prompt}]}],
+        "generationConfig": _generation(spec),
+    }
+
+
+def _generation(spec: TeacherSpec) -> dict[str, Any]:
+    """The sampling in the service's names."""
+    sampling = spec.sampling
+    chosen = {
+        "maxOutputTokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "topP": sampling.top_p,
+        "seed": sampling.seed,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _headers(error: errors.APIError) -> Mapping[str, str]:
     return getattr(error.response, "headers", None) or {}
 
 
-def _reply(body: dict[str, Any], raw: str) -> Reply:
+def reply_of(body: dict[str, Any], raw: str) -> Reply:
+    """What one good body says."""
     candidate = (body.get("candidates") or [{}])[0]
     parts = (candidate.get("content") or {}).get("parts") or []
     blocked = (body.get("promptFeedback") or {}).get("blockReason")

@@ -1,14 +1,23 @@
 """OpenAI chat completions, and every service that speaks them (xAI, DashScope, Zhipu, Moonshot, vLLM)."""
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
+import httpx2
 import openai
 
 from cxr_max.records import Reply
 from cxr_max.teachers.base import TeacherError, TeacherSpec
-from cxr_max.teachers.wire import TIMEOUT_S, ended_of, read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import (
+    JSON,
+    PICTURE,
+    base64_of,
+    ended_of,
+    read_body,
+    reply_or_error,
+    transport_error,
+    with_pictures,
+)
 
 OFFICIAL = "https://api.openai.com/v1"
 
@@ -18,37 +27,26 @@ class OpenAITeacher:
 
     def __init__(self, spec: TeacherSpec, base_url: str, api_key: str) -> None:
         self.spec = spec
-        # OpenAI's own reasoning models refuse the name that all compatible services know.
-        self._limit = "max_completion_tokens" if base_url == OFFICIAL else "max_tokens"
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=TIMEOUT_S,
-            # Neither a redirect nor a proxy of the environment may carry an image to another host.
-            http_client=openai.DefaultAioHttpClient(
-                timeout=TIMEOUT_S, follow_redirects=False, trust_env=spec.place == "remote"
-            ),
-        )
-
-        if base_url != OFFICIAL:
-            # Read from the environment by the SDK, and nobody else's business.
-            self._client.organization = self._client.project = None
+        self._base_url = base_url
+        self._client = connected(spec, base_url, api_key)
 
     async def ask(self, images: Sequence[bytes], prompt: str, key: str) -> Reply:
         """See ``Teacher.ask``."""
+        body = _body(self.spec, self._base_url, [PICTURE] * len(images), prompt)
         try:
-            response = await self._client.chat.completions.with_raw_response.create(
-                model=self.spec.model,
-                messages=[{"role": "user", "content": _content(images, prompt)}],  # type: ignore[list-item,misc]
-                extra_headers={"Idempotency-Key": key},
-                **self._sampling(),
+            # The SDK's own way past its models: its typed call walks through every part of the body.
+            response = await self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=with_pictures(body, images),
+                options={"headers": {**JSON, "Idempotency-Key": key}},
             )
-            return read_body(response.text, lambda body: _reply(body, response.text, response.request_id))
+            raw, request_id = response.text, response.headers.get("x-request-id")
+            return read_body(raw, lambda body: reply_of(body, raw, request_id), response.headers)
         except openai.APIStatusError as error:
             return reply_or_error(error.status_code, error.response.text, error.response.headers)
         except openai.APIConnectionError as error:
-            raise transport_error(error) from error
+            raise transport_error(error, self.spec.timeout_s) from error
         except openai.OpenAIError as error:
             raise TeacherError("bad_reply", str(error)) from error
 
@@ -56,23 +54,50 @@ class OpenAITeacher:
         """See ``Teacher.close``."""
         await self._client.close()
 
-    def _sampling(self) -> dict[str, Any]:
-        sampling = self.spec.sampling
-        chosen = {
-            self._limit: sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-        }
-        return {name: value for name, value in chosen.items() if value is not None}
+
+def connected(spec: TeacherSpec, base_url: str, api_key: str) -> openai.AsyncOpenAI:
+    """A client that sends once, and to nobody else."""
+    client = openai.AsyncOpenAI(
+        api_key=api_key,
+        base_url=base_url,
+        max_retries=0,
+        timeout=spec.timeout_s,
+        # Neither a redirect nor a proxy of the environment may carry an image to another host.
+        http_client=openai.DefaultAioHttpClient(
+            timeout=spec.timeout_s, follow_redirects=False, trust_env=spec.place == "remote"
+        ),
+    )
+    if base_url != OFFICIAL:
+        # Read from the environment by the SDK, and nobody else's business.
+        client.organization = client.project = None
+    return client
 
 
-def _content(images: Sequence[bytes], prompt: str) -> list[dict[str, Any]]:
-    urls = ["data:image/jpeg;base64," + base64.b64encode(image).decode() for image in images]
+def body_of(spec: TeacherSpec, base_url: str, images: Sequence[bytes], prompt: str) -> dict[str, Any]:
+    """One request as the service wants it, in a batch or at once."""
+    return _body(spec, base_url, [base64_of(image).decode() for image in images], prompt)
+
+
+def _body(spec: TeacherSpec, base_url: str, pictures: Sequence[str], prompt: str) -> dict[str, Any]:
+    sampling = spec.sampling
+    chosen = {
+        # OpenAI's own reasoning models refuse the name that all compatible services know.
+        "max_completion_tokens" if base_url == OFFICIAL else "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+    }
+    named = {name: value for name, value in chosen.items() if value is not None}
+    return {"model": spec.model, "messages": [{"role": "user", "content": _content(pictures, prompt)}], **named}
+
+
+def _content(pictures: Sequence[str], prompt: str) -> list[dict[str, Any]]:
+    urls = ["data:image/jpeg;base64," + picture for picture in pictures]
     return [{"type": "image_url", "image_url": {"url": url}} for url in urls] + [{"type": "text", "text": prompt}]
 
 
-def _reply(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:
+def reply_of(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:
+    """What one good body says."""
     choice = body["choices"][0]
     message = choice["message"]
     usage = body.get("usage") or {}
@@ -87,10 +112,19 @@ def _reply(body: dict[str, Any], raw: str, request_id: str | None) -> Reply:
         finish_reason=finish_reason,
         model_reported=body.get("model"),
         input_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
+        output_tokens=_output_tokens(usage),
         request_id=request_id or body.get("id"),
         raw=raw,
     )
+
+
+def _output_tokens(usage: dict[str, Any]) -> Any:
+    """Reasoning is charged as output. OpenAI counts it in; xAI beside it, as the total then shows."""
+    said: Any = usage.get("completion_tokens")
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    counts = (usage.get("prompt_tokens"), said, reasoning)
+    beside = all(type(count) is int for count in counts) and usage.get("total_tokens") == sum(counts)
+    return said + reasoning if beside else said
 
 
 def _text(content: Any) -> Any:

@@ -12,18 +12,20 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cxr_max.costs import FREE, Price
 from cxr_max.data_use import place_of
 from cxr_max.errors import RequestError
 from cxr_max.records import Place, Sampling
 from cxr_max.student.weights import ADAPTER, fingerprint
-from cxr_max.teachers.base import Teacher, TeacherSpec, Wire
+from cxr_max.teachers.base import TIMEOUT_S, Teacher, TeacherSpec, Wire
+from cxr_max.teachers.prices import priced
 
 SIMULATED: Final = "simulated:"
 """The endpoint of every persona, whatever port the simulator got this time."""
 STUDENT: Final = "student:"
 """The endpoint of every student in this process: nothing leaves it, wherever the weights lie."""
 
-_ENDPOINTS: Final = {
+OFFICIAL_ENDPOINTS: Final = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com",
     "gemini": "https://generativelanguage.googleapis.com",
@@ -40,8 +42,8 @@ class _Strict(BaseModel):
 
 
 class _Price(_Strict):
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
 
 
 class _SamplingTable(_Strict):
@@ -60,6 +62,8 @@ class _Entry(_Strict):
     place: Place | None = None
     concurrency: int = Field(default=8, gt=0)
     rpm: int | None = Field(default=None, gt=0)
+    tpm: int | None = Field(default=None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=False)
     sampling: _SamplingTable = Field(default_factory=_SamplingTable)
     price: _Price | None = None
 
@@ -96,12 +100,12 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RequestError(f"The roster's [{name}] is wrong at {where!r}: {first['msg']}.") from error
-    endpoint = entry.endpoint or _ENDPOINTS.get(entry.provider)
+    endpoint = entry.endpoint or OFFICIAL_ENDPOINTS.get(entry.provider)
     if endpoint is None:
         raise RequestError(f"The roster's [{name}] needs endpoint, for instance http://127.0.0.1:8000/v1.")
     inside = endpoint in {SIMULATED, STUDENT}
     if entry.provider in {"simulated", "student"}:
-        if endpoint != _ENDPOINTS[entry.provider]:
+        if endpoint != OFFICIAL_ENDPOINTS[entry.provider]:
             raise RequestError(f"The roster's [{name}] is {entry.provider}, so it has no endpoint: take it out.")
     else:
         _refuse_odd(name, endpoint)
@@ -116,7 +120,9 @@ def _spec(name: str, table: Mapping[str, object]) -> TeacherSpec:
         sampling=Sampling(**entry.sampling.model_dump()),
         concurrency=entry.concurrency,
         rpm=entry.rpm,
-        usd_per_million=_price(entry),
+        tpm=entry.tpm,
+        timeout_s=_timeout_s(entry),
+        price=_price(entry),
         weights=_weights(name, entry.model) if entry.provider == "student" else None,
     )
 
@@ -186,14 +192,19 @@ def _wire(entry: _Entry) -> Wire:
     return entry.provider  # type: ignore[return-value]
 
 
-def _price(entry: _Entry) -> tuple[float, float] | None:
+def _timeout_s(entry: _Entry) -> float | None:
+    """A student answers in its own time: what waits for its next batch has not stalled."""
+    return TIMEOUT_S if entry.timeout_s is None and entry.provider != "student" else entry.timeout_s
+
+
+def _price(entry: _Entry) -> Price | None:
     if entry.provider in {"simulated", "student"}:
-        return (0.0, 0.0)
-    return (entry.price.input, entry.price.output) if entry.price else None
+        return FREE
+    return Price(entry.price.input, entry.price.output) if entry.price else None
 
 
 def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec, ...]:
-    """The teachers of ``--teachers``: ``all`` real ones, all ``simulated`` ones, or names with commas.
+    """The teachers of ``--teachers``, priced: ``all`` real ones, all ``simulated`` ones, or names with commas.
 
     Raises:
         RequestError: a name is not in the roster, or nothing is named.
@@ -201,7 +212,7 @@ def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec,
     if wanted in {"all", "simulated"}:
         simulated = wanted == "simulated"
         chosen = [spec for spec in roster.values() if (spec.provider == "simulated") == simulated]
-        return tuple(_pinned(spec) for spec in chosen)
+        return tuple(priced(_pinned(spec)) for spec in chosen)
     names = dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip())
     unknown = [name for name in names if name not in roster]
     if unknown or not names:
@@ -209,7 +220,7 @@ def choose(roster: Mapping[str, TeacherSpec], wanted: str) -> tuple[TeacherSpec,
             f"There is no teacher {', '.join(unknown) or wanted!r} in the roster: choose all, simulated, or"
             f" from {', '.join(roster)}; --roster FILE adds your own."
         )
-    return tuple(_pinned(roster[name]) for name in names)
+    return tuple(priced(_pinned(roster[name])) for name in names)
 
 
 def keys_of(specs: tuple[TeacherSpec, ...]) -> dict[str, str]:
@@ -233,6 +244,15 @@ def keys_of(specs: tuple[TeacherSpec, ...]) -> dict[str, str]:
     return {spec.name: os.environ[spec.key] if spec.key else "none" for spec in specs}
 
 
+def base_url(spec: TeacherSpec, simulator: str | None = None) -> str:
+    """Where a teacher is reached, by the SDK of its wire format.
+
+    Args:
+        simulator: the running simulator's address, for personas.
+    """
+    return f"{simulator}{_SIMULATOR_PATHS[spec.wire]}" if spec.endpoint == SIMULATED else spec.endpoint
+
+
 def connect(spec: TeacherSpec, api_key: str, simulator: str | None = None) -> Teacher:
     """Make the teacher; call it inside a running event loop.
 
@@ -243,16 +263,16 @@ def connect(spec: TeacherSpec, api_key: str, simulator: str | None = None) -> Te
         from cxr_max.teachers.student import StudentTeacher
 
         return StudentTeacher(spec)
-    base_url = f"{simulator}{_SIMULATOR_PATHS[spec.wire]}" if spec.endpoint == SIMULATED else spec.endpoint
+    url = base_url(spec, simulator)
     # Each SDK takes up to a second to import: only those of the chosen teachers are.
     if spec.wire == "anthropic":
         from cxr_max.teachers.anthropic import AnthropicTeacher
 
-        return AnthropicTeacher(spec, base_url, api_key)
+        return AnthropicTeacher(spec, url, api_key)
     if spec.wire == "gemini":
         from cxr_max.teachers.gemini import GeminiTeacher
 
-        return GeminiTeacher(spec, base_url, api_key)
+        return GeminiTeacher(spec, url, api_key)
     from cxr_max.teachers.openai import OpenAITeacher
 
-    return OpenAITeacher(spec, base_url, api_key)
+    return OpenAITeacher(spec, url, api_key)

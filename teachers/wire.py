@@ -1,35 +1,75 @@
 """What the adapters share: reading a body, and telling apart the ways in which there is none."""
 
+import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from cxr_max.records import Ended, Reply
 from cxr_max.teachers.base import ErrorKind, TeacherError
+from cxr_max.teachers.rate_limits import LONGEST_WAIT_S, limits_of, retry_after_s
 
-TIMEOUT_S = 300.0
-"""A reply of a reasoning model can take minutes; one that takes longer is not coming."""
+JSON: Final = {"Content-Type": "application/json"}
+PICTURE: Final = "<picture>"
+"""What stands for an image's base64 in a body that ``with_pictures`` completes."""
 
-LONGEST_WAIT_S = 600.0
-"""A service that asks to be left alone for longer is asked again all the same; a request gives up in the end."""
-
+_OVERRUN: Final = {503, 529}
 _DELAY = re.compile(r'"retrydelay": ?"([0-9.]{1,12})s"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """An error is shown on a terminal, which must not obey it."""
-_FILTER_CODES = ("content_filter", "content_policy_violation", "data_inspection_failed", '"1301"')
-_QUOTA_WORDS = ("insufficient_quota", "credit balance", "billing", "insufficient balance", "arrearage")
+_FILTER_CODES = (
+    "content_filter", "content_policy_violation", "content filtering policy", "data_inspection_failed", '"1301"',
+)  # fmt: skip
+_DAY_WORDS = ("perday",)
+"""Gemini's quota of the day. The seconds that its RetryInfo names beside it do not bring it back."""
+_THROTTLE_WORDS = (
+    "perminute", "retrydelay", "please retry in", "rate_limit_exceeded", "rate limit reached",
+    "rate_limit_reached", "throttling", "token-limit", "limit_requests",
+)  # fmt: skip
+"""They pass. Gemini, OpenAI and DashScope advise on billing even where an account is merely too fast."""
+_QUOTA_WORDS = (
+    "insufficient_quota", "credit balance", "credit_balance", "billing", "insufficient balance", "arrearage",
+    "spend_limit", "spending limit", "usage_limit", "usage limits", "credits are depleted", '"1113"',
+)  # fmt: skip
+_KEY_WORDS = ("api_key_invalid", "incorrect api key")
 
 
-def read_body(raw: str, reader: Callable[[dict[str, Any]], Reply]) -> Reply:
+@lru_cache(maxsize=16)
+def base64_of(image: bytes) -> bytes:
+    """In base64; once for all teachers that are asked about an image at about the same time."""
+    return base64.b64encode(image)
+
+
+def with_pictures(body: Mapping[str, Any], images: Sequence[bytes]) -> bytes:
+    """``body`` as JSON, with ``PICTURE`` replaced by each image in turn.
+
+    The images are put in as bytes: to hand them through a JSON encoder costs more than to send them.
+
+    Args:
+        body: as many values ``PICTURE`` as there are images, before anything that a user wrote.
+    """
+    first, *rest = json.dumps(body).encode().split(PICTURE.encode(), len(images))
+    pieces = [first]
+    for image, piece in zip(images, rest, strict=True):
+        pieces += base64_of(image), piece
+    return b"".join(pieces)
+
+
+def read_body(
+    raw: str, reader: Callable[[dict[str, Any]], Reply], headers: Mapping[str, str] | None = None
+) -> Reply:
     """Turn a body into a reply.
 
     Raises:
         TeacherError: the body is no JSON object, or lacks what a reply needs.
     """
     try:
-        return _checked(reader(json.loads(raw)))
+        reply = _checked(reader(json.loads(raw)))
+        limits = limits_of(headers) if headers is not None else None
+        return reply if limits is None else replace(reply, limits=limits)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         start = " ".join(raw.split())[:120]
         raise TeacherError("bad_reply", f"the reply cannot be read ({error!r}); it starts {start!r}") from error
@@ -78,10 +118,13 @@ def reply_or_error(status: int, body: str, headers: Mapping[str, str]) -> Reply:
         if status == 400 and code in lowered:
             return Reply("", None, "filtered", code.strip('"'), None, None, None, None, body)
     message = f"HTTP {status}: {' '.join(_CONTROL.sub(' ', body).split())[:300] or 'no body'}"
-    raise TeacherError(_kind_of_status(status, lowered), message, _retry_after(headers, lowered))
+    raise TeacherError(
+        _kind_of_status(status, lowered), message, _asked_wait(headers, lowered), limits_of(headers),
+        overrun=status in _OVERRUN,
+    )  # fmt: skip
 
 
-def transport_error(error: BaseException) -> TeacherError:
+def transport_error(error: BaseException, timeout_s: float | None) -> TeacherError:
     """Name a request that ended without an HTTP status.
 
     By its causes, not by itself: the SDKs' transport reports a server that hung up as a connection that timed out.
@@ -90,16 +133,21 @@ def transport_error(error: BaseException) -> TeacherError:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     if any(isinstance(cause, TimeoutError) for cause in causes):
-        return TeacherError("timeout", f"no reply within {TIMEOUT_S:.0f} s")
+        return TeacherError("timeout", f"no reply within {timeout_s or 0:g} s")
     return TeacherError("transport", f"{type(causes[-1]).__name__}: {causes[-1]}")
 
 
 def _kind_of_status(status: int, body: str) -> ErrorKind:
-    if status == 402 or (status in {400, 403, 429} and any(word in body for word in _QUOTA_WORDS)):
+    def says(words: Collection[str]) -> bool:
+        return any(word in body for word in words)
+
+    if status == 429 and says(_THROTTLE_WORDS) and not says(_DAY_WORDS):
+        return "rate_limit"
+    if status == 402 or (status in {400, 403, 429} and says((*_QUOTA_WORDS, *_DAY_WORDS))):
         return "quota"
-    if status in {401, 403} or "api_key_invalid" in body:
+    if status in {401, 403} or (status == 400 and says(_KEY_WORDS)):
         return "auth"
-    if status == 404:
+    if status == 404 or (status == 400 and '"1211"' in body):
         return "model"
     if status == 429:
         return "rate_limit"
@@ -108,12 +156,13 @@ def _kind_of_status(status: int, body: str) -> ErrorKind:
     return "server" if status >= 500 or status == 409 else "bad_request"
 
 
-def _retry_after(headers: Mapping[str, str], body: str) -> float | None:
-    """Seconds, at most ``LONGEST_WAIT_S``: the Retry-After header (RFC 9110, section 10.2.3, its delay form), or
-    Gemini's retryDelay."""
+def _asked_wait(headers: Mapping[str, str], body: str) -> float | None:
+    """Seconds, at most ``LONGEST_WAIT_S``: what the headers ask for, or Gemini's retryDelay."""
+    asked = retry_after_s(headers)
     delay = _DELAY.search(body)
-    stated = headers.get("retry-after") or (delay[1] if delay else "")
-    try:
-        return min(max(0.0, float(stated)), LONGEST_WAIT_S)
-    except ValueError:
-        return None
+    if asked is None and delay:
+        try:
+            asked = float(delay[1])
+        except ValueError:
+            return None
+    return None if asked is None else min(asked, LONGEST_WAIT_S)

@@ -29,6 +29,15 @@ def no_network() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache() -> Iterator[None]:
+    """No test reads or fills the user's cache of rendered images."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("CXR_MAX_CACHE_GB", "0")
+    yield
+    patch.undo()
+
+
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may spend somebody's money."""

@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["base", "core", "student", "teachers", "builders", "eval", "lab", "cli"]
 BASE = {"cxr_max", "cxr_max.records", "cxr_max.findings", "cxr_max.errors"}
-SDKS = {"openai": {"teachers/openai.py"}, "anthropic": {"teachers/anthropic.py"}, "google": {"teachers/gemini.py"}}
+SDKS = {
+    sdk: {f"teachers/{name}.py", f"teachers/batch/{name}.py"}
+    for sdk, name in (("openai", "openai"), ("anthropic", "anthropic"), ("google", "gemini"))
+}
 HEAVY = {"torch", "transformers", "peft", "accelerate"}
 
 

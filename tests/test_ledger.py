@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,52 @@ def test_a_damaged_ledger_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"damaged.*put a copy of it back"), Ledger(path) as ledger:
         ledger.answered()
         list(ledger.rows())
+
+
+def test_where_the_write_ahead_log_does_not_work_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite stays in another mode where it cannot map its log's index into memory."""
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, statement: str, *rest: Any) -> sqlite3.Cursor:
+            refused = "journal_mode = WAL" in statement
+            return super().execute("SELECT 'delete'" if refused else statement, *rest)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        "cxr_max.ledger.sqlite3.connect", lambda *path, **options: connect(*path, **options, factory=Refusing)
+    )
+    with pytest.raises(RequestError, match=r"write-ahead log does not work.*disk of this machine"):
+        Ledger(tmp_path / "ledger.sqlite")
+
+
+def test_an_empty_file_is_damaged_and_not_new(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    with pytest.raises(StorageError, match=r"damaged.*empty.*put a copy of it back"):
+        Ledger(path)
+    assert path.stat().st_size == 0
+
+
+def test_a_new_ledger_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(StorageError, match="No space left"):
+            Ledger(path)
+    assert list(tmp_path.iterdir()) == []
+    Ledger(path).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.sqlite"]
+
+
+def test_a_log_that_outlived_its_ledger_is_not_played_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as old:
+        old.commit([answered("k")])
+        log = path.with_name(path.name + "-wal").read_bytes()
+    path.unlink()
+    path.with_name(path.name + "-wal").write_bytes(log)
+    with Ledger(path) as new:
+        assert new.answered() == set()
 
 
 def test_another_schema_is_said(tmp_path: Path) -> None:

@@ -287,8 +287,8 @@ def test_pictures_of_16_bits_are_rendered(tmp_path: Path, suffix: str) -> None:
     values = phantom(low=100, high=50000)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(values.astype(np.uint16)).save(path)
-    assert rendering_id(path) == "mimic_jpg-1@1024"
-    assert rendering_id(path, "percentile", 512) == "percentile-1@512"
+    assert rendering_id(path) == "mimic_jpg-2@1024"
+    assert rendering_id(path, "percentile", 512) == "percentile-2@512"
     assert np.abs(render(path) - recipe(values, inverted=False)).max() <= 1
     low, high = np.percentile(values, [0.5, 99.5])
     want = np.clip((values - low) / (high - low), 0, 1) * 255
@@ -308,13 +308,13 @@ def test_a_white_is_zero_tiff_of_16_bits_is_inverted(tmp_path: Path) -> None:
 
 
 def test_rendering_ids_need_no_pixels(tmp_path: Path) -> None:
-    assert rendering_id("missing.dcm") == "mimic_jpg-1@1024"
-    assert rendering_id("missing.dcm.gz", "voi", 768) == "voi-1@768"
+    assert rendering_id("missing.dcm") == "mimic_jpg-2@1024"
+    assert rendering_id("missing.dcm.gz", "voi", 768) == "voi-2@768"
     assert rendering_id("missing.jpg", long_side=None) == "as_is-1@full"
     Image.fromarray(phantom(900, 700).astype(np.uint16)).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:200])
-    assert rendering_id(tmp_path / "a.png") == "mimic_jpg-1@1024"
+    assert rendering_id(tmp_path / "a.png") == "mimic_jpg-2@1024"
 
 
 def test_renderings_that_a_picture_cannot_have(tmp_path: Path) -> None:
@@ -458,6 +458,18 @@ def test_mimic_jpg_is_what_the_jpg_tree_holds() -> None:
         sent = encode(picture)
         assert np.array_equal(decoded(sent.jpeg), render(picture))
         assert read_header(source).acquired_at is not None
+
+
+@pytest.mark.skipif(not MIMIC.is_dir(), reason="the MIMIC-shaped fixture is not here")
+def test_mimic_jpg_of_every_fixture_file_is_the_recipe() -> None:
+    import pydicom
+
+    files = sorted((MIMIC / "mimic-cxr").rglob("*.dcm"))
+    assert len(files) > 10
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        want = recipe(dataset.pixel_array, dataset.PhotometricInterpretation == "MONOCHROME1")
+        assert np.abs(render(path, long_side=None) - want).max() <= 1, path.name
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real DICOM files are not here")

@@ -126,8 +126,8 @@ def test_frames_colour_and_depth_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("syntax", "words"),
     [
-        (JPEGLosslessSV1, ["JPEG Lossless", "pip install pylibjpeg-libjpeg", "GPL-3"]),
-        (JPEGExtended12Bit, ["JPEG Extended", "pip install pylibjpeg-libjpeg", "GPL-3"]),
+        (JPEGLosslessSV1, ["JPEG Lossless", "pip install 'cxr-max[gpl]'", "GPL-3"]),
+        (JPEGExtended12Bit, ["JPEG Extended", "pip install 'cxr-max[gpl]'", "GPL-3"]),
         (JPEGLSLossless, ["JPEG-LS", "pip install pyjpegls"]),
         (MPEG2MPML, ["MPEG2", "no radiograph"]),
     ],

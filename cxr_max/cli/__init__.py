@@ -7,11 +7,25 @@ Exit codes: 0 done; 1 something unexpected; 2 the request is wrong or not allowe
 import signal
 import sys
 
+from cxr_max.cli import interrupts  # isort: split
+
 import typer
 from typer.exceptions import TyperException
 
 from cxr_max import __version__
-from cxr_max.cli import build, consensus, drift, leaderboard, sources, status, teachers, train
+from cxr_max.cli import (
+    batches,
+    build,
+    consensus,
+    drift,
+    leaderboard,
+    ledger,
+    sheet,
+    sources,
+    status,
+    teachers,
+    train,
+)
 from cxr_max.cli import eval as evaluation
 from cxr_max.errors import CxrMaxError
 
@@ -23,14 +37,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("build")(build.command)
+app.command("batches")(batches.command)
 app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
 app.command("train")(train.command)
 app.command("eval")(evaluation.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("sources")(sources.command)
+app.command("sheet")(sheet.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)
+app.add_typer(ledger.app, name="ledger")
 
 
 def _version(wanted: bool) -> None:
@@ -65,3 +82,6 @@ def main() -> None:
 
 def _say(sentence: str) -> None:
     typer.echo(f"cxr-max: {sentence}", err=True)
+
+
+interrupts.loaded()

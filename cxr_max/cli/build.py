@@ -43,6 +43,17 @@ def command(
     roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to ours.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Options as TOML; flags win.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight per teacher.")] = None,
+    max_cost_usd: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="Stop before the run, earlier builds included, has cost more."),
+    ] = None,
+    batch: Annotated[
+        bool,
+        typer.Option("--batch", help="Through the services' batch interfaces: half the price, within a day."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, and its cost and time; send nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Ask every teacher about every image, keep every reply, and seal a release that Hugging Face loads.
@@ -55,9 +66,13 @@ def command(
     flags = {
         "source": source, "teachers": teachers, "out": out, "prompt": prompt, "studies": studies,
         "samples": samples, "split": split, "views": views, "rendering": rendering, "labels": labels,
-        "attestation": attestation, "roster": roster, "concurrency": concurrency,
+        "attestation": attestation, "roster": roster, "concurrency": concurrency, "max_cost_usd": max_cost_usd,
+        "batch": batch or None,
     }  # fmt: skip
     request = _request({name: value for name, value in flags.items() if value is not None}, recipe)
+    if dry_run:
+        _forecast(request, as_json)
+        return
     with ConsoleWatch() as watch:
         result = build(request, watch)
     watch.summarise()
@@ -76,6 +91,16 @@ def _request(flags: dict[str, Any], recipe: str | None) -> "BuildRequest":
         if name not in chosen:
             raise RequestError(f"Say --{name}, or give a --recipe that does: cxr-max build --help explains it.")
     return BuildRequest(**chosen)
+
+
+def _forecast(request: "BuildRequest", as_json: bool) -> None:
+    from cxr_max.builders.estimate import estimate
+    from cxr_max.cli import forecast
+    from cxr_max.cli.progress import counting
+
+    with counting() as watch:
+        found = estimate(request, lambda done, total: watch("studies", done, total or done))
+    typer.echo(json.dumps(forecast.as_json(found)) if as_json else forecast.as_text(found))
 
 
 def _sentence(result: "BuildResult") -> str:

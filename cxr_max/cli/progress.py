@@ -18,6 +18,7 @@ from cxr_max.records import Status
 from cxr_max.teachers.base import TeacherSpec
 
 _SIMULATED = "Simulated teachers: no model answers, and nothing here is data about any model."
+_STATE_EVERY_S = 60.0
 _SHOWN = 5
 """Reasons and gaps printed at the end; ``cxr-max status`` has them all."""
 
@@ -43,9 +44,11 @@ class _Board:
     studies: int = 0
     begun: float = field(default_factory=time.monotonic)
     lines: dict[str, _Line] = field(default_factory=dict)
+    at_services: str | None = None
+    """What is in batches, in a sentence."""
 
     def __rich__(self) -> Table:
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, caption=self.at_services, caption_justify="left")
         for head in ("teacher", "", "done", "failed", "refused", "replies/s", "cost", "left"):
             table.add_column(head, justify="left" if head in {"teacher", ""} else "right")
         for teacher, line in self.lines.items():
@@ -86,6 +89,7 @@ class ConsoleWatch:
         self._console = Console(stderr=True, highlight=False)
         self._board = _Board()
         self._live: Live | None = None
+        self._next_state = 0.0
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._gaps: Sequence[Gap] = ()
 
@@ -141,6 +145,15 @@ class ConsoleWatch:
     def stopping(self) -> None:
         """See ``BuildWatch``."""
         self._say("Stopping: waiting for the replies in flight; once more gives them up")
+
+    def batches(self, state: str) -> None:
+        """See ``BatchWatch``. Said when it changes."""
+        self._board.at_services = state
+        now = time.monotonic()
+        # On a terminal the board shows it; a log needs to know now and then.
+        if self._live is None and now >= self._next_state:
+            self._next_state = now + _STATE_EVERY_S
+            self._say(state)
 
     def sealing(self, gaps: Sequence[Gap]) -> None:
         """See ``BuildWatch``."""

@@ -5,7 +5,8 @@
         client = openai.AsyncOpenAI(base_url=f"{simulator.address}/openai/v1", api_key="any")
 
 ``personas.toml`` says who they are, ``world`` what they claim, ``prose`` how they say it, ``wires`` in which
-format, and ``server`` serves it.
+format, and ``server`` serves it. ``faults`` says what goes wrong, and ``acting`` acts it out, in the words of
+``errors.toml``.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -3,10 +3,11 @@
 Routes: ``POST /openai/v1/chat/completions``, ``GET /openai/v1/models``, ``POST /anthropic/v1/messages`` and
 ``POST /gemini/v1beta/models/{model}:generateContent`` (or ``v1``, which google-genai 3 asks for by default).
 The official SDKs reach them with only their base URL changed, to ``{address}/openai/v1``,
-``{address}/anthropic`` and ``{address}/gemini``.
+``{address}/anthropic`` and ``{address}/gemini``. ``batches`` adds the batch interfaces.
 
 A reply depends on (seed, persona, first image, prompt, noise key) alone and repeats byte for byte. The noise
-key is the ``Idempotency-Key`` header, or the body's sha256 where there is none. No clock is read.
+key is the ``Idempotency-Key`` header, or the body's sha256 where there is none. No clock is read, except for the
+faults that a test asks for.
 
 Tokens: text counts one per 4 characters, rounded up; an image width * height / 750, as Anthropic documents,
 or ``UNSIZED_IMAGE_TOKENS`` where its size cannot be read.
@@ -16,17 +17,30 @@ import asyncio
 import io
 import json
 import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from hashlib import sha256
+from math import ceil
 from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
 from PIL import Image
 
-from cxr_max.teachers.simulator import prose, world
+from cxr_max.teachers.simulator import acting, prose, world
+from cxr_max.teachers.simulator.batches import Batches, BatchFate
+from cxr_max.teachers.simulator.faults import (
+    ERROR_REPLIES,
+    LOST_REPLIES,
+    ODD_REPLIES,
+    Faults,
+    Rule,
+    Script,
+    Served,
+)
 from cxr_max.teachers.simulator.personas import PERSONAS, Persona, Wire
 from cxr_max.teachers.simulator.wires import (
     CHARACTERS_PER_TOKEN,
@@ -56,21 +70,50 @@ def _image_tokens(data: bytes) -> int:
         return UNSIZED_IMAGE_TOKENS
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that could be read."""
+
+    wire: Wire
+    persona: Persona
+    ask: Ask
+    image_sha256: str
+    truth: Truth
+    key: str
+
+
 class Simulator:
     """The server, in a thread of its own while the context lasts.
 
     Args:
         seed: Of everything the personas claim and say.
         latency_s: Seconds each reply is held back.
+        faults: What goes wrong; by default nothing. Only where they are given, be it none, is what each persona
+            receives and sends counted by request, which takes memory.
+        clock: Seconds, monotonic; read for faults only.
+        batches: What becomes of the batches that are made; by default all goes well.
     """
 
-    def __init__(self, *, seed: int = 0, latency_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        latency_s: float = 0.0,
+        faults: Faults | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        batches: Sequence[BatchFate] = (),
+    ) -> None:
         self.requests = 0
         """Generation requests received, answered well or not."""
         self.requests_by_persona: Counter[str] = Counter()
         """Of those, the ones that name a persona."""
+        self.served: defaultdict[str, Served] = defaultdict(Served)
+        """What each persona received and sent, where ``faults`` are given."""
+        self._faults = faults
+        self._clock = clock
         self._seed = seed
         self._latency_s = latency_s
+        self.batches = Batches(self._answer, batches)
         self._truths: dict[str, Truth] = {}  # written and read by single operations, which are atomic
         self._address: str | None = None
         self._thread: threading.Thread | None = None
@@ -118,7 +161,11 @@ class Simulator:
 
     async def _serve(self, started: "Future[tuple[str, Callable[[], None]]]") -> None:
         runner = web.AppRunner(
-            self._application(), handle_signals=False, access_log=None, shutdown_timeout=STOP_GRACE_S
+            self._application(),
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=STOP_GRACE_S,
+            handler_cancellation=True,  # nobody is waiting for a reply that is held back
         )
         await runner.setup()
         try:
@@ -135,46 +182,117 @@ class Simulator:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
+        script = Script(self._faults, self._clock) if self._faults is not None else None
         application.router.add_get("/openai/v1/models", _models)
-        application.router.add_post("/openai/v1/chat/completions", self._handler("openai"))
-        application.router.add_post("/anthropic/v1/messages", self._handler("anthropic"))
+        application.router.add_post("/openai/v1/chat/completions", self._handler("openai", script))
+        application.router.add_post("/anthropic/v1/messages", self._handler("anthropic", script))
         application.router.add_post(
-            r"/gemini/{version:v1(?:beta)?}/models/{model}:generateContent", self._handler("gemini")
+            r"/gemini/{version:v1(?:beta)?}/models/{model}:generateContent", self._handler("gemini", script)
         )
+        self.batches.register(application)
         return application
 
-    def _handler(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _handler(
+        self, wire: Wire, script: Script | None
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         wire_format = FORMATS[wire]
 
-        async def handle(request: web.Request) -> web.Response:
+        async def handle(request: web.Request) -> web.StreamResponse:
             self.requests += 1
             try:
-                answer = await self._answer(wire, wire_format, request)
-                status, body = 200, wire_format.write(answer)
+                asked = await self._receive(wire, wire_format, request)
             except Fault as fault:
                 status, body = wire_format.error(fault)
-            return web.json_response(body, status=status)
+                return web.json_response(body, status=status)
+            if script is not None:
+                return await self._scripted(asked, script, request)
+            await asyncio.sleep(self._latency_s)
+            return web.json_response(wire_format.write(self._composed(asked)))
 
         return handle
 
-    async def _answer(self, wire: Wire, wire_format: WireFormat, request: web.Request) -> Answer:
+    async def _receive(self, wire: Wire, wire_format: WireFormat, request: web.Request) -> _Asked:
         if not wire_format.authorized(request):
             raise Fault(401, "No API key was sent. Any value will do.")
         raw = await request.read()
         ask = _read(wire_format, raw, request)
-        persona = PERSONAS.get(ask.model)
-        if persona is None or persona.wire != wire:
-            served = ", ".join(name for name, other in PERSONAS.items() if other.wire == wire)
-            raise Fault(404, f"The model `{ask.model}` does not exist here; this wire serves {served}.")
-        self.requests_by_persona[persona.name] += 1
+        self.requests_by_persona[_persona(wire, ask).name] += 1
+        return self._asked(wire, ask, request.headers.get("Idempotency-Key") or sha256(raw).hexdigest())
+
+    def _asked(self, wire: Wire, ask: Ask, key: str) -> _Asked:
         image_sha256 = sha256(ask.image).hexdigest()
         truth = self._truths.get(image_sha256)
         if truth is None:
             raise Fault(400, f"The simulator was not told the truth of the image with sha256 {image_sha256}.")
-        if self._latency_s:
-            await asyncio.sleep(self._latency_s)
-        key = request.headers.get("Idempotency-Key") or sha256(raw).hexdigest()
-        return compose(persona, ask, image_sha256, truth, key, self._seed)
+        return _Asked(wire, _persona(wire, ask), ask, image_sha256, truth, key)
+
+    def _answer(self, wire: Wire, ask: Ask, key: str) -> Answer:
+        return self._composed(self._asked(wire, ask, key))
+
+    def _composed(self, asked: _Asked) -> Answer:
+        return compose(asked.persona, asked.ask, asked.image_sha256, asked.truth, asked.key, self._seed)
+
+    async def _scripted(self, asked: _Asked, script: Script, request: web.Request) -> web.StreamResponse:
+        served = self.served[asked.persona.name]
+        served.received[asked.key] += 1
+        served.in_flight += 1
+        served.most_in_flight = max(served.most_in_flight, served.in_flight)
+        try:
+            return await self._act(asked, script, served, request)
+        finally:
+            served.in_flight -= 1
+
+    async def _act(
+        self, asked: _Asked, script: Script, served: Served, request: web.Request
+    ) -> web.StreamResponse:
+        """Reply, or act out the rule or the limit that the request falls under."""
+        rule = script.rule(asked.persona.name, asked.key, served)
+        if rule is not None:
+            served.faults[rule.kind] += 1
+            if rule.kind in ERROR_REPLIES:
+                return acting.error_reply(asked.wire, rule.kind, asked.ask, rule.retry_after_s)
+        answer = self._composed(asked)
+        headers: dict[str, str] = {}
+        gauge = script.gauge(asked.persona.name)
+        if gauge is not None:
+            wait_s = gauge.take(answer.input_tokens + answer.output_tokens)
+            headers = acting.limit_headers(asked.wire, gauge)
+            if wait_s:
+                served.faults["rate_limit"] += 1
+                stated = float(ceil(wait_s)) if gauge.limit.retry_after else None
+                return acting.error_reply(asked.wire, "rate_limit", asked.ask, stated, headers)
+        await asyncio.sleep(self._latency_s)
+        return await _reply(asked, answer, rule, served, request, headers)
+
+
+async def _reply(
+    asked: _Asked,
+    answer: Answer,
+    rule: Rule | None,
+    served: Served,
+    request: web.Request,
+    headers: dict[str, str],
+) -> web.StreamResponse:
+    if rule is not None and rule.kind == "slow":
+        await asyncio.sleep(rule.delay_s)
+    if rule is not None and rule.kind in ODD_REPLIES:
+        answer = acting.altered(rule.kind, answer, asked.ask, asked.key)
+    if answer.ending == "filtered" and "filtered" in acting.ERRORS[asked.wire]:
+        served.answered[asked.key] += 1  # this service's sign for it is an error
+        return acting.error_reply(asked.wire, "filtered", asked.ask, None)
+    body = json.dumps(FORMATS[asked.wire].write(answer)).encode()
+    if rule is not None and rule.kind in LOST_REPLIES:
+        return await acting.lose(rule, request, body)
+    served.answered[asked.key] += 1
+    return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers)
+
+
+def _persona(wire: Wire, ask: Ask) -> Persona:
+    persona = PERSONAS.get(ask.model)
+    if persona is None or persona.wire != wire:
+        served = ", ".join(name for name, other in PERSONAS.items() if other.wire == wire)
+        raise Fault(404, f"The model `{ask.model}` does not exist here; this wire serves {served}.")
+    return persona
 
 
 def _read(wire_format: WireFormat, raw: bytes, request: web.Request) -> Ask:

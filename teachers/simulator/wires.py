@@ -18,7 +18,9 @@ EPOCH: Final = 1_750_000_000
 CHARACTERS_PER_TOKEN: Final = 4
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 
-Ending = Literal["stop", "length", "blocked"]
+Ending = Literal["stop", "length", "blocked", "refused", "filtered"]
+"""``blocked`` is a persona's refusal in the wire's own form, which is a safety stop at Gemini. The last two are
+for faults: a refusal by the model itself, and an output that a filter stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,16 @@ class OpenAI:
         return Ask(str(body["model"]), _joined(parts), _first_image(url.partition(",")[2] for url in urls), limit)
 
     def write(self, answer: Answer) -> dict[str, Any]:
-        blocked = answer.ending == "blocked"
+        blocked = answer.ending in {"blocked", "refused"}
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": None if blocked else answer.text,
+            "content": None if blocked or answer.ending == "filtered" else answer.text,
             "refusal": answer.text if blocked else None,
             "annotations": [],
         }
         if answer.reasoning is not None:
             message["reasoning_content"] = answer.reasoning
+        reasons = {"length": "length", "filtered": "content_filter"}
         reasoning_tokens = tokens(answer.reasoning or "")
         return {
             "id": f"chatcmpl-{answer.digest[:29]}",
@@ -104,7 +107,7 @@ class OpenAI:
                     "index": 0,
                     "message": message,
                     "logprobs": None,
-                    "finish_reason": "length" if answer.ending == "length" else "stop",
+                    "finish_reason": reasons.get(answer.ending, "stop"),
                 }
             ],
             "usage": {
@@ -140,14 +143,14 @@ class Anthropic:
         return Ask(str(body["model"]), _joined(parts), _first_image(images), _limit(body["max_tokens"]))
 
     def write(self, answer: Answer) -> dict[str, Any]:
-        reasons = {"stop": "end_turn", "length": "max_tokens", "blocked": "refusal"}
-        blocked = answer.ending == "blocked"
+        reasons = {"stop": "end_turn", "length": "max_tokens", "blocked": "refusal", "refused": "refusal"}
+        silent = answer.ending in {"blocked", "refused"} or not answer.text
         return {
             "id": f"msg_{answer.digest[:24]}",
             "type": "message",
             "role": "assistant",
             "model": answer.model,
-            "content": [] if blocked else [{"type": "text", "text": answer.text}],
+            "content": [] if silent else [{"type": "text", "text": answer.text}],
             "stop_reason": reasons[answer.ending],
             "stop_sequence": None,
             "usage": {
@@ -180,12 +183,18 @@ class Gemini:
         return Ask(request.match_info["model"], _joined(parts), _first_image(images), limit)
 
     def write(self, answer: Answer) -> dict[str, Any]:
-        reasons = {"stop": "STOP", "length": "MAX_TOKENS", "blocked": "SAFETY"}
-        candidate: dict[str, Any] = {"finishReason": reasons[answer.ending], "index": 0}
-        if answer.ending != "blocked":
-            candidate["content"] = {"parts": [{"text": answer.text}], "role": "model"}
+        # A refusal of the model's own is prose here, and has no sign.
+        reasons = {"stop": "STOP", "length": "MAX_TOKENS", "blocked": "SAFETY", "refused": "STOP"}
+        if answer.ending == "filtered":
+            found: dict[str, Any] = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
+        else:
+            candidate: dict[str, Any] = {"finishReason": reasons[answer.ending], "index": 0}
+            if answer.ending != "blocked":
+                parts = [{"text": answer.text}] if answer.text else []
+                candidate["content"] = {"parts": parts, "role": "model"}
+            found = {"candidates": [candidate]}
         return {
-            "candidates": [candidate],
+            **found,
             "usageMetadata": {
                 "promptTokenCount": answer.input_tokens,
                 "candidatesTokenCount": answer.output_tokens,

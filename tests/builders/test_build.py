@@ -157,7 +157,7 @@ def test_dicom_and_jpg_give_the_same_studies(tmp_path: Path, mimic: tuple[Path, 
     same = ("study_id", "subject_id", "split", "image_ids", "teacher", "prompt_sha256")
     first, second = rows(tmp_path / "dicom"), rows(tmp_path / "jpg")
     assert [[row[name] for name in same] for row in first] == [[row[name] for name in same] for row in second]
-    assert {row["rendering"] for row in first} == {"mimic_jpg-1@1024"}
+    assert {row["rendering"] for row in first} == {"mimic_jpg-2@1024"}
     assert {row["rendering"] for row in second} == {"as_is-1@1024"}
     assert {row["split"] for row in first} == {"train", "validation", "test"}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cxr_max.costs import Price
 from cxr_max.records import Sampling
 from cxr_max.teachers.base import Teacher, TeacherSpec, Wire
 from cxr_max.teachers.roster import connect
@@ -56,16 +57,16 @@ def spec(wire: Wire, endpoint: str, /, **changes: Any) -> TeacherSpec:
     values: dict[str, Any] = {
         "name": f"my-{wire}", "provider": wire, "model": "m-1", "endpoint": endpoint, "place": "local",
         "wire": wire, "key": "SOME_KEY", "sampling": Sampling(temperature=0.5, top_p=0.9, max_tokens=64, seed=3),
-        "concurrency": 4, "rpm": None, "usd_per_million": (1.0, 2.0),
+        "concurrency": 4, "rpm": None, "price": Price(1.0, 2.0),
     }  # fmt: skip
     return TeacherSpec(**{**values, **changes})
 
 
 @asynccontextmanager
-async def asked(wire: Wire, *answers: Any) -> AsyncIterator[tuple[Teacher, Scripted]]:
+async def asked(wire: Wire, *answers: Any, **changes: Any) -> AsyncIterator[tuple[Teacher, Scripted]]:
     """A teacher connected to a server that answers as told."""
     async with serving(*answers) as scripted:
-        teacher = connect(spec(wire, scripted.address), "secret-key-123")
+        teacher = connect(spec(wire, scripted.address, **changes), "secret-key-123")
         try:
             yield teacher, scripted
         finally:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cxr_max.records import Reply
-from cxr_max.teachers import wire as wire_module
+from cxr_max.records import Limits, Reply
 from cxr_max.teachers.base import TeacherError, Wire
 from tests.teachers.scripted import JPEG, asked, body, error, reset
 
@@ -146,7 +145,7 @@ def test_errors_are_told_apart(wire: Wire, answer: Any, kind: str) -> None:
 def test_retry_after_is_heard(wire: Wire) -> None:
     assert fail(wire, error(429, headers={"Retry-After": "7"})).retry_after_s == 7.0
     assert fail(wire, error(429)).retry_after_s is None
-    assert fail(wire, error(429, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})).retry_after_s is None
+    assert fail(wire, error(429, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})).retry_after_s == 0.0
 
 
 def test_geminis_own_retry_delay_is_heard() -> None:
@@ -155,16 +154,18 @@ def test_geminis_own_retry_delay_is_heard() -> None:
 
 
 @every_wire
-def test_a_stalled_reply_times_out(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("openai", "anthropic", "gemini"):
-        monkeypatch.setattr(f"cxr_max.teachers.{module}.TIMEOUT_S", 0.2)
-    monkeypatch.setattr(wire_module, "TIMEOUT_S", 0.2)
-
+def test_a_stalled_reply_times_out(wire: Wire) -> None:
     async def stall(request: web.Request) -> web.Response:
         await asyncio.sleep(1)
         return web.Response()
 
-    assert fail(wire, stall).kind == "timeout"
+    async def run() -> None:
+        async with asked(wire, stall, timeout_s=0.2) as (teacher, _):
+            with pytest.raises(TeacherError, match=r"no reply within 0\.2 s") as caught:
+                await teacher.ask([JPEG], "prompt", "key")
+            assert caught.value.kind == "timeout"
+
+    asyncio.run(run())
 
 
 @every_wire
@@ -245,13 +246,43 @@ def test_the_account_at_openai_is_no_other_services_business(monkeypatch: pytest
 
 
 def test_only_openai_itself_gets_its_own_name_for_the_limit() -> None:
-    from cxr_max.teachers.openai import OFFICIAL, OpenAITeacher
+    from cxr_max.teachers.openai import OFFICIAL, body_of
     from tests.teachers.scripted import spec
 
-    async def names(endpoint: str) -> set[str]:
-        teacher = OpenAITeacher(spec("openai", endpoint), endpoint, "k")
-        await teacher.close()
-        return set(teacher._sampling())
+    def names(endpoint: str) -> set[str]:
+        return set(body_of(spec("openai", endpoint), endpoint, [JPEG], "prompt"))
 
-    assert "max_completion_tokens" in asyncio.run(names(OFFICIAL))
-    assert "max_tokens" in asyncio.run(names("https://api.x.ai/v1"))
+    assert "max_completion_tokens" in names(OFFICIAL)
+    assert "max_tokens" in names("https://api.x.ai/v1")
+
+
+@every_wire
+def test_a_prompt_that_speaks_of_pictures_is_sent_as_it_is(wire: Wire) -> None:
+    from cxr_max.teachers.wire import PICTURE
+
+    async def run() -> str:
+        async with asked(wire, body(wire)) as (teacher, server):
+            await teacher.ask([JPEG], f'Say "{PICTURE}" and \u00e9.', "key")
+            return json.dumps(server.received[0], ensure_ascii=False)
+
+    sent = asyncio.run(run())
+    assert 'Say \\"<picture>\\" and \u00e9.' in sent
+    assert sent.count(base64.b64encode(JPEG).decode()) == 1
+
+
+@every_wire
+def test_what_headers_say_of_limits_comes_with_replies_and_errors(wire: Wire) -> None:
+    said = {"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "2s"}
+    good = body(wire)
+    good.headers.update(said)
+    reply, _, _ = ask(wire, good)
+    assert reply.limits == Limits(requests_left=3, requests_reset_s=2.0)
+    assert fail(wire, error(429, headers=said)).limits == reply.limits
+    assert ask(wire, body(wire))[0].limits is None
+
+
+@every_wire
+def test_an_overrun_service_is_known_as_such(wire: Wire) -> None:
+    assert [fail(wire, error(status)).overrun for status in (429, 503, 529, 500, 400)] == [
+        True, True, True, False, False,
+    ]  # fmt: skip

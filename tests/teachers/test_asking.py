@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 
+from cxr_max.costs import Price
 from cxr_max.data_use import Gate
 from cxr_max.errors import DataUseError, StorageError
 from cxr_max.ledger import Ledger
 from cxr_max.records import Question, Reply, Sampling
 from cxr_max.teachers import asking as asking_module
-from cxr_max.teachers.asking import ATTEMPTS, FAILURES_IN_A_ROW, Asking, Batch, Picture
+from cxr_max.teachers.asking import FAILURES_IN_A_ROW, Asking, Batch, Picture
 from cxr_max.teachers.base import TeacherError, TeacherSpec
-from cxr_max.teachers.pacing import BackOff, Pace
 from cxr_max.teachers.secrets import redact
 from tests.teachers.scripted import spec
+from tests.teachers.virtual import no_threads, run_virtually
+
+pytestmark = pytest.mark.usefixtures("no_threads")
+__all__ = ["no_threads"]
 
 
 class Fake:
@@ -57,6 +61,7 @@ class Log:
         self.replies: list[tuple[str, str, float | None]] = []
         self.failures: list[tuple[str, str]] = []
         self.out: list[str] = []
+        self.said: list[str] = []
 
     def answered(self, teacher: str, status: str, cost_usd: float | None) -> None:
         self.replies.append((teacher, status, cost_usd))
@@ -67,6 +72,9 @@ class Log:
 
     def stopped(self, teacher: str, message: str) -> None:
         self.out.append(teacher)
+
+    def warned(self, message: str) -> None:
+        self.said.append(message)
 
 
 def question(study: int, teacher: str) -> Question:
@@ -90,20 +98,6 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time stands still: what would have been waited is written down."""
-    waited: list[float] = []
-
-    async def pause(self: Asking, seconds: float) -> None:
-        if seconds > 0:
-            waited.append(seconds)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(Asking, "_pause", pause)
-    return waited
-
-
 def run(ledger: Ledger, number: int, *teachers: Fake, keys: Sequence[str] = (), gate: Gate | None = None) -> Log:
     log = Log(ledger)
 
@@ -111,7 +105,7 @@ def run(ledger: Ledger, number: int, *teachers: Fake, keys: Sequence[str] = (), 
         gate_ = gate or Gate("t", "open")
         await Asking(teachers, gate_, ledger, log, keys, asyncio.Event()).run(batches(number, *teachers))
 
-    asyncio.run(go())
+    run_virtually(go())
     return log
 
 
@@ -134,16 +128,16 @@ def test_concurrency_is_the_rosters(ledger: Ledger) -> None:
 
 
 def test_costs_are_counted(ledger: Ledger) -> None:
-    known, unknown = Fake("a", usd_per_million=(1.0, 4.0)), Fake("b", usd_per_million=None)
+    known, unknown = Fake("a", price=Price(1.0, 4.0)), Fake("b", price=None)
     log = run(ledger, 1, known, unknown)
     assert sorted(log.replies) == [("a", "ok", 3.0), ("b", "ok", None)]
 
 
 @pytest.mark.parametrize("kind", ["rate_limit", "server", "timeout", "transport", "bad_reply"])
-def test_what_may_pass_is_retried(ledger: Ledger, kind: str, no_waiting: list[float]) -> None:
+def test_what_may_pass_is_retried(ledger: Ledger, kind: str) -> None:
     a = Fake(script=[boom(kind), boom(kind), None], concurrency=1)
     log = run(ledger, 1, a)
-    assert len(a.calls) == 3 and len(log.replies) == 1 and log.failures == [] and len(no_waiting) == 2
+    assert len(a.calls) == 3 and len(log.replies) == 1 and log.failures == []
 
 
 def test_what_cannot_pass_is_not_retried(ledger: Ledger) -> None:
@@ -158,13 +152,6 @@ def test_a_teacher_that_cannot_answer_stops_at_once(ledger: Ledger, kind: str) -
     a, b = Fake("a", [boom(kind)] * 99, concurrency=2), Fake("b")
     log = run(ledger, 40, a, b)
     assert len(a.calls) <= 2 and log.out == ["a"]
-    assert sum(teacher == "b" for teacher, _, _ in log.replies) == 40
-
-
-def test_a_teacher_that_is_down_stops_after_a_few(ledger: Ledger) -> None:
-    a, b = Fake("a", [boom("server")] * 999, concurrency=1), Fake("b")
-    log = run(ledger, 40, a, b)
-    assert len(a.calls) == ATTEMPTS * FAILURES_IN_A_ROW and log.out == ["a"]
     assert sum(teacher == "b" for teacher, _, _ in log.replies) == 40
 
 
@@ -196,7 +183,7 @@ def test_a_slow_teacher_does_not_stop_the_others(ledger: Ledger, monkeypatch: py
         await task
         return seen
 
-    assert asyncio.run(asyncio.wait_for(go(), 20)) == 1
+    assert run_virtually(asyncio.wait_for(go(), 20)) == 1
     assert len(ledger.answered()) == 200
 
 
@@ -221,7 +208,7 @@ def test_images_in_memory_are_bounded(ledger: Ledger, monkeypatch: pytest.Monkey
         await task
         return held
 
-    assert asyncio.run(go()) == 5
+    assert run_virtually(go()) == 5
     assert drawn == 50
 
 
@@ -238,7 +225,7 @@ def test_stop_awaits_what_is_in_flight(ledger: Ledger) -> None:
         a.hold.set()
         await task
 
-    asyncio.run(go())
+    run_virtually(go())
     assert len(a.calls) == 4 and len(ledger.answered()) == 4
 
 
@@ -292,31 +279,7 @@ def test_an_error_in_the_source_is_the_error(ledger: Ledger) -> None:
 
     a = Fake()
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(Asking([a], Gate("t", "open"), ledger, Log(ledger), (), asyncio.Event()).run(broken()))
-
-
-class State:
-    """What tenacity hands to a wait function."""
-
-    def __init__(self, attempt: int, error: TeacherError) -> None:
-        self.attempt_number = attempt
-        self.outcome = type("Outcome", (), {"exception": lambda self: error})()
-
-
-def test_back_off_doubles_and_obeys() -> None:
-    longest = [max(BackOff()(State(n, boom("server"))) for _ in range(200)) for n in (1, 3, 5)]  # type: ignore[arg-type]
-    assert longest[0] <= 1 < longest[1] <= 4 < longest[2] <= 16
-    asked = [BackOff()(State(5, boom("rate_limit", 30.0))) for _ in range(50)]  # type: ignore[arg-type]
-    assert all(30 <= seconds <= 31 for seconds in asked) and len(set(asked)) > 1
-
-
-def test_pace_spaces_starts() -> None:
-    now = 0.0
-    pace = Pace(rpm=60, clock=lambda: now)
-    assert [pace.delay_s() for _ in range(3)] == [0.0, 1.0, 2.0]
-    now = 10.0
-    assert [pace.delay_s() for _ in range(2)] == [0.0, 1.0]
-    assert {Pace(None, clock=lambda: now).delay_s() for _ in range(5)} == {0.0}
+        run_virtually(Asking([a], Gate("t", "open"), ledger, Log(ledger), (), asyncio.Event()).run(broken()))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_max.costs import Price
 from cxr_max.errors import RequestError
 from cxr_max.records import Sampling
 from cxr_max.teachers.roster import choose, keys_of, load
@@ -47,12 +48,12 @@ def test_a_user_adds_a_teacher(tmp_path: Path) -> None:
     )
     spec = added["mine"]
     assert (spec.wire, spec.place, spec.endpoint) == ("openai", "local", "http://127.0.0.1:8000/v1")
-    assert spec.sampling == Sampling(max_tokens=2048) and spec.usd_per_million is None
+    assert spec.sampling == Sampling(max_tokens=2048) and spec.price is None
 
 
 def test_a_user_changes_a_setting_and_keeps_the_others(tmp_path: Path) -> None:
     changed = load(roster(tmp_path, "[gpt-5-nano]\nrpm = 60\nprice = { input = 1, output = 2.5 }\n"))["gpt-5-nano"]
-    assert (changed.rpm, changed.model, changed.usd_per_million) == (60, "gpt-5-nano", (1.0, 2.5))
+    assert (changed.rpm, changed.model, changed.price) == (60, "gpt-5-nano", Price(1.0, 2.5))
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,16 @@ def test_a_key_with_odd_characters_is_refused_without_showing_it(
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     assert keys_of(choose(load(), "gpt-5-nano,sim-grok-4")) == {"gpt-5-nano": "secret", "sim-grok-4": "none"}
+
+
+def test_limits_and_deadlines_of_a_table(tmp_path: Path) -> None:
+    extra = roster(tmp_path, '["grok-4"]\nrpm = 60\ntpm = 30000\ntimeout_s = 90\n')
+    mine = load(extra)["grok-4"]
+    assert (mine.rpm, mine.tpm, mine.timeout_s) == (60, 30_000, 90.0)
+    assert (load()["grok-4"].tpm, load()["grok-4"].timeout_s) == (None, 300.0)
+
+
+def test_a_student_may_take_its_time(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    mine = load(roster(tmp_path, f'[mine]\nprovider = "student"\nmodel = "{tmp_path}"\n'))["mine"]
+    assert mine.timeout_s is None

@@ -15,6 +15,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from cxr_max.builders.build import BuildRequest, build  # noqa: E402
+from cxr_max.costs import FREE  # noqa: E402
 from cxr_max.data_use import Gate  # noqa: E402
 from cxr_max.errors import RequestError  # noqa: E402
 from cxr_max.findings import FINDINGS  # noqa: E402
@@ -84,7 +85,7 @@ def test_the_model_names_the_weights_and_not_their_place(folder: Path, tmp_path:
     spec = roster.student_spec(folder)
     assert (spec.name, spec.model) == ("my-student", f"my-student@{fingerprint(str(folder))[:12]}")
     assert (spec.endpoint, spec.place, spec.key, spec.wire) == ("student:", "local", None, "student")
-    assert spec.sampling == Sampling(temperature=0.0, max_tokens=1024) and spec.usd_per_million == (0.0, 0.0)
+    assert spec.sampling == Sampling(temperature=0.0, max_tokens=1024) and spec.price == FREE
     assert spec.weights == str(folder.resolve())
     chosen = roster.choose(roster.load(own_roster(tmp_path / "r.toml", folder)), "mine")[0]
     assert (chosen.model, chosen.weights) == (spec.model, spec.weights)
