@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
 from cxr_max.builders.batch_files import Draft
 from cxr_max.errors import CxrMaxError
 from cxr_max.ledger import Ledger
@@ -170,18 +172,27 @@ class Desk:
         Args:
             but: errors that the caller means to deal with.
         """
-        for tries, wait in enumerate(self.patience.waits(), start=1):
-            try:
-                return await _named(call)
-            except TeacherError as error:
-                if error.kind in but:
-                    raise
-                if not error.retried or tries >= TRIES:
-                    self.go_out(error)
-                    raise Parked from error
-            await self.pause(wait)
-            self.park_if_stopped()
-        raise AssertionError("waits do not end")
+        try:
+            return await self._retrying(but)(_named, call)
+        except TeacherError as error:
+            if error.kind in but:
+                raise
+            self.go_out(error)
+            raise Parked from error
+
+    def _retrying(self, but: Collection[ErrorKind]) -> AsyncRetrying:
+        waits = self.patience.waits()
+        return AsyncRetrying(
+            retry=retry_if_exception(lambda e: isinstance(e, TeacherError) and e.retried and e.kind not in but),
+            wait=lambda _: next(waits),
+            stop=stop_after_attempt(TRIES),
+            sleep=self._rest,
+            reraise=True,
+        )
+
+    async def _rest(self, seconds: float) -> None:
+        await self.pause(seconds)
+        self.park_if_stopped()
 
     def park_if_stopped(self) -> None:
         """Raise ``Parked`` after a request to stop."""

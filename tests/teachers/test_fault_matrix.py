@@ -34,9 +34,9 @@ TEACHERS: dict[str, tuple[Wire, str, str]] = {
 }
 SICK = ("a", "b", "c")
 CONCURRENCY = 8
-WELL = 60
+WELL = 24
 """Questions to the teacher at which nothing goes wrong."""
-FEW, MANY = 60, 2000
+FEW, MANY = 24, 2000
 SPEED = 1000.0
 """How much faster than the wall's the loop's clock runs, so that pauses of seconds last milliseconds."""
 STALLED_S = 1.0
