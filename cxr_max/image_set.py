@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cxr_max.errors import ImageError
 from cxr_max.image_cache import user_cache
-from cxr_max.radiograph import EncodedImage, Rendering
+from cxr_max.radiograph import VERSIONS, EncodedImage, Rendering
 from cxr_max.shards import sha256_of
 
 
@@ -40,7 +40,13 @@ class ImageSet:
                 " check that --images names the same copy of the data set."
             )
         name, _, size = self.rendering.partition("@")
-        kind = name.rpartition("-")[0]
+        kind, _, version = name.rpartition("-")
+        if version != str(VERSIONS.get(kind)):
+            raise ImageError(
+                f"{path.name} was rendered as {name} when the teachers were asked, and this version of cxr-max makes"
+                f" {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the cxr-max that built the"
+                " release, or build it again."
+            )
         rendering: Rendering = "mimic_jpg" if kind == "as_is" else kind  # type: ignore[assignment]
         return user_cache().encoded(path, rendering, None if size == "full" else int(size))
 

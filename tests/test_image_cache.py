@@ -232,3 +232,10 @@ def test_an_image_set_hashes_a_file_once_and_notices_a_change(
     os.utime(path, ns=(5, 5))
     with pytest.raises(ImageError, match=r"not the file that the teachers saw"):
         images.encoded()
+
+
+def test_a_picture_that_this_version_renders_otherwise_is_refused(tmp_path: Path) -> None:
+    path = a_dicom(tmp_path)
+    images = ImageSet((path,), (sha256_of(path),), "mimic_jpg-1@1024")
+    with pytest.raises(ImageError, match="rendered as mimic_jpg-1 when the teachers were asked"):
+        images.encoded()
