@@ -43,8 +43,8 @@ class ImageSet:
         kind, _, version = name.rpartition("-")
         if version != str(VERSIONS.get(kind)):
             raise ImageError(
-                f"{path.name} was rendered as {name} when the teachers were asked, and this version of cxr-max makes"
-                f" {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the cxr-max that built the"
+                f"{path.name} was rendered as {name} when the teachers were asked, and this cxr-max makes"
+                f" {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the version that built the"
                 " release, or build it again."
             )
         rendering: Rendering = "mimic_jpg" if kind == "as_is" else kind  # type: ignore[assignment]
