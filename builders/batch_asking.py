@@ -19,6 +19,7 @@ from cxr_max.builders.batch_desk import BatchWatch, Desk, Parked, Patience, Unse
 from cxr_max.builders.batch_files import Draft, clear
 from cxr_max.builders.batch_results import Kept, Results, lines_of
 from cxr_max.data_use import Gate
+from cxr_max.errors import first_of
 from cxr_max.ledger import Answered, Ledger
 from cxr_max.ledger_batches import BatchState, Member, SentBatch
 from cxr_max.records import Question
@@ -83,7 +84,7 @@ class BatchAsking:
             clear(self.folder)
             await self._rounds(open_round)
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_of(group) from None
         finally:
             for desk in self._desks.values():
                 desk.draft.drop()
@@ -340,11 +341,3 @@ class BatchAsking:
         many = f"{len(batches)} {'batch' if len(batches) == 1 else 'batches'}"
         total = sum(requests for _, requests in batches)
         self.watch.batches(f"At the services: {many}, {done} of {total} requests done")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that started it: groups are how tasks fail, not how people are told."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -11,7 +11,7 @@ from cxr_max.builders.batch_asking import BatchAsking, OpenRound, Wanted
 from cxr_max.builders.batch_desk import BatchWatch, Patience
 from cxr_max.builders.plan import Work
 from cxr_max.builders.run_folder import RunFolder
-from cxr_max.builders.sending import Interrupted, signals_heeded
+from cxr_max.builders.sending import Interrupted, stopped
 from cxr_max.data_use import Gate
 from cxr_max.errors import RequestError
 from cxr_max.ledger import Ledger
@@ -109,13 +109,7 @@ def send_in_batches(
             versions=Versions(models_reported(ledger.path)),
             cancel=cancel,
         )
-        task = asyncio.create_task(asking.run(open_round))
-        with signals_heeded(stop, task, stopping):
-            try:
-                await task
-            except asyncio.CancelledError:
-                stop.set()
-        return stop.is_set()
+        return await stopped(asking.run(open_round), stop, stopping)
 
     if asyncio.run(run()):
         raise Interrupted(_left(ledger))

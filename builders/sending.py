@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -69,24 +69,29 @@ def send(
             versions=Versions(models_reported(ledger.path)),
             reserve=reserve,
         )
-        task = asyncio.create_task(asking.run(batches))
-        with signals_heeded(stop, task, stopping):
-            try:
-                await task
-            except asyncio.CancelledError:
-                stop.set()
-        return stop.is_set()
+        return await stopped(asking.run(batches), stop, stopping)
 
     with Reserve(ledger.path) as reserve:
-        stopped = asyncio.run(run())
-    if stopped:
+        ended_early = asyncio.run(run())
+    if ended_early:
         raise Interrupted(
             f"Stopped: all replies received are kept in {ledger.path}; the same command goes on from there."
         )
 
 
+async def stopped(work: Coroutine[None, None, None], stop: asyncio.Event, stopping: Callable[[], None]) -> bool:
+    """Run ``work`` to its end, heeding signals; whether it was told to stop."""
+    task = asyncio.create_task(work)
+    with _signals_heeded(stop, task, stopping):
+        try:
+            await task
+        except asyncio.CancelledError:
+            stop.set()
+    return stop.is_set()
+
+
 @contextmanager
-def signals_heeded(
+def _signals_heeded(
     stop: asyncio.Event, task: "asyncio.Task[None]", stopping: Callable[[], None]
 ) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM stops sending; the second gives up the replies in flight."""

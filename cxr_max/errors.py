@@ -27,3 +27,11 @@ class StorageError(CxrMaxError):
 
 class ImageError(CxrMaxError):
     """One image cannot be read or rendered. Its study becomes a named gap; the build goes on."""
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that started it: groups are how tasks fail, not how people are told."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

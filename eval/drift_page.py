@@ -6,9 +6,9 @@ Texts of models are hostile input: the template escapes everything.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cxr_max.errors import RequestError
 from cxr_max.eval.drift_numbers import Pair
 from cxr_max.eval.drift_report import DriftReport
+from cxr_max.eval.html import environment
 from cxr_max.findings import FINDINGS
 
 FEW: Final = 20
@@ -25,21 +25,9 @@ def page(report: DriftReport) -> str:
     Raises:
         RequestError: Jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise RequestError(
-            "The page needs jinja2, which is not installed: pip install 'cxr-max[eval]'."
-        ) from error
-    environment = Environment(
-        loader=PackageLoader("cxr_max.eval"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"share": share, "number": number, "shade": shade}
-    template = environment.get_template("drift.html")
+    templates = environment("The page")
+    templates.filters |= {"share": share, "number": number, "shade": shade}
+    template = templates.get_template("drift.html")
     return template.render(report=report, findings=FINDINGS, few=FEW, pair_table=pair_table, plot=plot, zip=zip)
 
 

@@ -20,6 +20,7 @@ from cxr_max.eval.board import Board, Column, Compared, Comparison, Entry
 from cxr_max.eval.corruptions.severities import describe
 from cxr_max.eval.definitions import DEFINITIONS, MEANS, RULES
 from cxr_max.eval.drift_page import FEW, share
+from cxr_max.eval.html import environment
 from cxr_max.records import Score
 from cxr_max.shards import disk_refusals_named, write_text
 
@@ -92,19 +93,19 @@ def write_site(boards: Sequence[Board], out: Path, *, title: str = TITLE) -> Non
         StorageError: the disk refused.
     """
     _check(boards)
-    environment = _environment()
+    templates = _templates()
     pages = {f"{page_name(board, entry)}.html": (board, entry) for board in boards for entry in board.entries}
     folder = out / "models"
     with disk_refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _remove_others(folder, set(pages))
-    template = environment.get_template("model.html")
+    template = templates.get_template("model.html")
     for name, (board, entry) in pages.items():
         write_text(folder / name, template.render(title=title, board=board, entry=entry))
     write_text(out / "leaderboard.csv", tables.csv_text(boards))
     write_text(out / "differences.csv", tables.differences_text(boards))
     write_text(out / "leaderboard.md", tables.markdown_text(boards, title))
-    index = environment.get_template("leaderboard.html")
+    index = templates.get_template("leaderboard.html")
     write_text(out / "index.html", index.render(title=title, boards=boards, script=SORTING))
 
 
@@ -225,29 +226,16 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
                     path.unlink()
 
 
-def _environment() -> "Environment":
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise RequestError(
-            "The leaderboard needs jinja2, which is not installed: pip install 'cxr-max[eval]'."
-        ) from error
-    environment = Environment(
-        loader=PackageLoader("cxr_max.eval"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    environment.filters |= {"figure": tables.figure, "interval": tables.interval, "share": share}
-    environment.globals |= {
+def _templates() -> "Environment":
+    made = environment("The leaderboard", _printable)
+    made.filters |= {"figure": tables.figure, "interval": tables.interval, "share": share}
+    made.globals |= {
         "charts": charts, "tables": tables, "definitions": DEFINITIONS, "rules": RULES, "means": MEANS,
         "icons": ICONS, "few": FEW,
         "page_name": page_name, "board_name": board_name, "against": against, "by_task": by_task, "zip": zip,
         "matched": matched, "policy": policy, "defined": defined, "describe": describe, "generator": GENERATOR,
     }  # fmt: skip
-    return environment
+    return made
 
 
 def _printable(value: Any) -> Any:

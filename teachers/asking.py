@@ -21,7 +21,7 @@ from typing import Any, Final
 from cxr_max.answers import status_of
 from cxr_max.costs import cost_of
 from cxr_max.data_use import Gate
-from cxr_max.errors import ImageError, StorageError
+from cxr_max.errors import ImageError, StorageError, first_of
 from cxr_max.ledger import Answered, Failure, Ledger
 from cxr_max.records import Reply
 from cxr_max.teachers.base import Teacher, TeacherError
@@ -105,7 +105,7 @@ class Asking:
                 for task in helping:
                     task.cancel()
         except BaseExceptionGroup as group_error:
-            raise _first(group_error) from None
+            raise first_of(group_error) from None
         finally:
             self._commit_rest()
             for teacher in self.teachers:
@@ -446,11 +446,3 @@ def _some(batches: Iterator[Batch], most: int) -> list[Batch]:
         if len(drawn) >= most or time.monotonic() - begun > DRAWN_WITHIN_S:
             break
     return drawn
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that started it: groups are how tasks fail, not how people are told."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -32,7 +32,7 @@ class GeminiTeacher:
                 model=self.spec.model, contents=_PLACEHOLDER, config=self._config(images, prompt, key)
             )
         except errors.APIError as error:
-            return reply_or_error(error.code, json.dumps(error.details, default=str), _headers(error))
+            return reply_or_error(error.code, json.dumps(error.details, default=str), headers_of(error))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise transport_error(error, self.spec.timeout_s) from error
         answered = response.sdk_http_response
@@ -94,7 +94,8 @@ def _generation(spec: TeacherSpec) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _headers(error: errors.APIError) -> Mapping[str, str]:
+def headers_of(error: errors.APIError) -> Mapping[str, str]:
+    """Of the response that the error is about; none where there was none."""
     return getattr(error.response, "headers", None) or {}
 
 

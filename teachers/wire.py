@@ -117,8 +117,14 @@ def reply_or_error(status: int, body: str, headers: Mapping[str, str]) -> Reply:
     for code in _FILTER_CODES:
         if status == 400 and code in lowered:
             return Reply("", None, "filtered", code.strip('"'), None, None, None, None, body)
+    raise error_of(status, body, headers)
+
+
+def error_of(status: int, body: str, headers: Mapping[str, str]) -> TeacherError:
+    """What an HTTP error means that is no reply: to any request but one about an image, all of them."""
+    lowered = body.lower()
     message = f"HTTP {status}: {' '.join(_CONTROL.sub(' ', body).split())[:300] or 'no body'}"
-    raise TeacherError(
+    return TeacherError(
         _kind_of_status(status, lowered), message, _asked_wait(headers, lowered), limits_of(headers),
         overrun=status in _OVERRUN,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from cxr_max.drift.states import ABSENT, PRESENT
+from cxr_max.drift.states import ABSENT, PRESENT, Codes
 from cxr_max.eval.answers import Answers, Data
 from cxr_max.eval.bootstrap import Draws, estimate, macro, minus, undefined
 from cxr_max.eval.conditions import ORIGINAL, corruption
@@ -190,22 +190,18 @@ def worse_teachers(data: Data, ruler: Ruler) -> Iterator[Scored]:
 
 def voted(teachers: list[Answers]) -> Answers:
     """The vote as answers."""
-    states = verdicts(teachers)
-    nobody = np.zeros(states.shape, dtype=np.bool_)
-    return Answers(
-        status=np.zeros(len(states), dtype=np.int8),
-        states=states,
-        sides=np.zeros_like(states),
-        scores=np.full(states.shape, np.nan),
-        contradicted=nobody,
-        compared=nobody[:, 0],
-    )
+    return _claiming(verdicts(teachers))
 
 
 def liar(data: Data) -> Answers:
     """A teacher that is sure of the opposite of every reference."""
     states = np.where(data.reference.states == PRESENT, ABSENT, PRESENT).astype(np.int8)
     states[~data.reference.labelled] = 0
+    return _claiming(states)
+
+
+def _claiming(states: Codes) -> Answers:
+    """A reply to every question, of nothing but these states, (n, 14)."""
     nobody = np.zeros(states.shape, dtype=np.bool_)
     return Answers(
         status=np.zeros(len(states), dtype=np.int8),

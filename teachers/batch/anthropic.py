@@ -30,7 +30,7 @@ from cxr_max.teachers.batch.base import (
     parsed,
     save,
 )
-from cxr_max.teachers.wire import JSON, read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import JSON, error_of, read_body, reply_or_error, transport_error
 
 CLOCKS_APART: Final = timedelta(hours=1)
 """How far the service's clock and ours may disagree."""
@@ -135,7 +135,7 @@ class AnthropicBatches:
         try:
             yield
         except anthropic.APIStatusError as error:
-            raise _refused(error.status_code, error.response.text, error.response.headers) from error
+            raise error_of(error.status_code, error.response.text, error.response.headers) from error
         except anthropic.APIConnectionError as error:
             raise transport_error(error, self.spec.timeout_s) from error
         except anthropic.AnthropicError as error:
@@ -155,14 +155,6 @@ async def _body(requests: Path) -> AsyncIterator[bytes]:
 def _size(batch: MessageBatch) -> int:
     counts = batch.request_counts
     return counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-
-
-def _refused(status: int, body: str, headers: Any) -> TeacherError:
-    try:
-        reply_or_error(status, body, headers)
-    except TeacherError as error:
-        return error
-    return TeacherError("bad_request", f"HTTP {status}: {body[:300]}")
 
 
 def _result(said: dict[str, Any]) -> Reply:

@@ -24,8 +24,8 @@ from cxr_max.teachers.batch.base import (
     outcome,
     parsed,
 )
-from cxr_max.teachers.gemini import body_of, connected, reply_of
-from cxr_max.teachers.wire import read_body, reply_or_error, transport_error
+from cxr_max.teachers.gemini import body_of, connected, headers_of, reply_of
+from cxr_max.teachers.wire import error_of, read_body, reply_or_error, transport_error
 
 CLOCKS_APART: Final = timedelta(hours=1)
 """How far the service's clock and ours may disagree."""
@@ -131,21 +131,12 @@ class GeminiBatches:
         try:
             yield
         except errors.APIError as error:
-            raise _refused(error) from error
+            raise error_of(error.code, json.dumps(error.details, default=str), headers_of(error)) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise transport_error(error, self.spec.timeout_s) from error
         # What the SDK raises where a service does not keep to the protocol of uploads.
         except (KeyError, ValueError) as error:
             raise TeacherError("bad_reply", str(error)) from error
-
-
-def _refused(error: errors.APIError) -> TeacherError:
-    headers = getattr(error.response, "headers", None) or {}
-    try:
-        reply_or_error(error.code, json.dumps(error.details, default=str), headers)
-    except TeacherError as named:
-        return named
-    return TeacherError("bad_request", f"HTTP {error.code}: {error.message}")
 
 
 def _result(said: dict[str, Any]) -> Reply:

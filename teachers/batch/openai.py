@@ -28,7 +28,7 @@ from cxr_max.teachers.batch.base import (
     save,
 )
 from cxr_max.teachers.openai import body_of, connected, reply_of
-from cxr_max.teachers.wire import read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import error_of, read_body, reply_or_error, transport_error
 
 METADATA: Final = "cxr_max_batch"
 """Under this name the service keeps our name of a batch."""
@@ -135,19 +135,11 @@ class OpenAIBatches:
         try:
             yield
         except openai.APIStatusError as error:
-            raise _refused(error.status_code, error.response.text, error.response.headers) from error
+            raise error_of(error.status_code, error.response.text, error.response.headers) from error
         except openai.APIConnectionError as error:
             raise transport_error(error, self.spec.timeout_s) from error
         except openai.OpenAIError as error:
             raise TeacherError("bad_reply", str(error)) from error
-
-
-def _refused(status: int, body: str, headers: Any) -> TeacherError:
-    try:
-        reply_or_error(status, body, headers)
-    except TeacherError as error:
-        return error
-    return TeacherError("bad_request", f"HTTP {status}: {body[:300]}")
 
 
 def _refusal(batch: Batch) -> TeacherError:
