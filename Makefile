@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= demo
 OUT ?= build/cxr-max
+WORKERS ?= 2
 ARGS ?=
 
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 BUILD = $(VENV)/bin/cxr-max build --recipe "$(RECIPE)" $(if $(SOURCE),--source "$(SOURCE)") \
 	$(if $(TEACHERS),--teachers "$(TEACHERS)") $(if $(STUDIES),--studies "$(STUDIES)") --out "$(OUT)" $(ARGS)
@@ -14,18 +16,18 @@ BUILD = $(VENV)/bin/cxr-max build --recipe "$(RECIPE)" $(if $(SOURCE),--source "
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo "Variables: SOURCE= TEACHERS= STUDIES= OUT= RECIPE= ARGS= PYTHON= VENV="
+	@echo "Variables: SOURCE= TEACHERS= STUDIES= OUT= RECIPE= ARGS= WORKERS= PYTHON= VENV="
 
 setup: $(VENV)/.dev ## Install the package and the tools for working on it
 
 build-cxrmax: $(VENV)/.base ## Build a release: phantoms and simulated teachers unless SOURCE= and TEACHERS= say otherwise
 	@$(BUILD)
 
-test: $(VENV)/.dev ## Run the tests (ARGS= goes to pytest)
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run the tests, WORKERS= at a time (ARGS= goes to pytest)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.dev ## Run the slow tests too
-	$(VENV)/bin/python -m pytest -m "slow or not slow" $(ARGS)
+	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+# Two tests run at a time, each with children of its own: torch's threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -58,7 +58,7 @@ SUITES = {
     ),
 }
 SUITES["pictures"] = (
-    '[consistency]\nimage_sets = 2\nsamples = 0\nparaphrases = ["brief"]\n[report]\nimage_sets = 1\n'
+    '[consistency]\nimage_sets = 2\nsamples = 0\nparaphrases = ["brief"]\n'
     '[robustness]\nimage_sets = 2\ncorruptions = ["noise", "device"]\nseverities = [2]'
 )
 HOST = "reader.example.com"
@@ -226,12 +226,14 @@ def test_what_inspect_has_no_reply_to_counts_as_failed(
 
 def test_a_limit_takes_whole_image_sets_from_the_first_by_hash(run: Path, suite: Callable[[str], str]) -> None:
     arguments = {"release": str(run), "suite": suite("consistency")}
-    log = evaluated("consistency", mocked(3), arguments, limit=10)
+    answer = said("The heart is enlarged.\n\nANSWER\nCardiomegaly: present\nPneumonia: absent")
+    model = get_model("mockllm/model", custom_outputs=lambda *_: answer)
+    log = evaluated("consistency", model, arguments, limit=10)
     conditions = ["original", "sample-1", "paraphrase-brief", "mirror", "blank"]
     samples = log.samples or []
     assert Counter(sample.metadata["condition"] for sample in samples) == dict.fromkeys(conditions, 2)
     assert len({sample.metadata["study"] for sample in samples}) == 2
-    assert 0 <= metrics_of(log)["consistency/self_consistency"] <= 1
+    assert metrics_of(log)["consistency/self_consistency"] == 1
 
 
 def test_validation_is_asked_as_it_is_and_last(run: Path, suite: Callable[[str], str]) -> None:
@@ -277,7 +279,7 @@ def test_the_pictures_are_those_that_cxr_max_eval_sends(
         shown[key] = prompt.text, sha256(base64.b64decode(encoded)).hexdigest()
     assert shown == sent
     assert {condition for _, condition in shown} == {
-        "original", "paraphrase-brief", "mirror", "blank", "noise-2", "device-2", "report"
+        "original", "paraphrase-brief", "mirror", "blank", "noise-2", "device-2"
     }  # fmt: skip
     assert len({digest for _, digest in shown.values()}) == 12 + 2 + 1 + 2 + 2
 
