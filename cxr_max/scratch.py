@@ -1,7 +1,7 @@
 """Memory for pictures that no caller ever sees, used again by the same thread for the next image.
 
-A fresh array of some megabytes is given back to the system and cleared page by page the next time, which took a
-fifth of the time of rendering an image.
+A fresh array of some megabytes may be given back to the system and cleared page by page the next time: up to a
+fifth of the time of rendering an image, depending on what else the process allocates.
 """
 
 from __future__ import annotations
