@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxr_max.scratch import scratch
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -55,15 +57,13 @@ class PlainFile:
     dtype: np.dtype[np.integer[Any]]
 
     def bands(self, height: int) -> Iterator[NDArray[np.integer[Any]]]:
-        """All rows in order, ``height`` at a time; each band's memory is used again for the next.
+        """All rows in order, ``height`` at a time; a band's memory is used again for this thread's next one.
 
         Raises:
             OSError: the disk cannot be read, or the file was cut short meanwhile.
         """
-        import numpy as np
-
         rows, columns = self.shape
-        buffer = np.empty((min(height, rows), columns), self.dtype)
+        buffer = scratch("band", (min(height, rows), columns * self.dtype.itemsize)).view(self.dtype)
         with self.path.open("rb", buffering=0) as stream:
             stream.seek(self.offset)
             for start in range(0, rows, height):

@@ -139,7 +139,7 @@ def _luma(image: Image) -> Image:
         image = pillow.alpha_composite(black, image.convert("RGBA"))
     if image.mode not in {"L", "1", "RGB"}:
         image = image.convert("RGB")
-    return image.convert("L")
+    return image if image.mode == "L" else image.convert("L")
 
 
 def _orientation(image: Image) -> int:

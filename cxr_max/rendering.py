@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cxr_max.errors import ImageError
 from cxr_max.image_file import Stored, reason, resized
+from cxr_max.scratch import scratch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ _BAND_PIXELS: Final = 2**19
 
 
 def to_grey(path: Path, stored: Stored, rendering: Rendering) -> Grey:
-    """Grey values 0..255, 0 black, at full size: uint8 (rows, columns).
+    """Grey values 0..255, 0 black, at full size: uint8 (rows, columns), valid until this thread's next call.
 
     Raises:
         ImageError: the file's window makes no sense (``voi`` only).
@@ -36,7 +37,7 @@ def to_grey(path: Path, stored: Stored, rendering: Rendering) -> Grey:
 
     make = {"mimic_jpg": _recipe_table, "voi": _voi_table, "percentile": _percentile_table}[rendering]
     table = np.tile(make(path, _values(stored), stored), 2 ** (8 * stored.pixels.dtype.itemsize - stored.bits))
-    grey = np.empty(stored.pixels.shape, np.uint8)
+    grey = scratch("full size", stored.pixels.shape)
     start = 0
     for band in stored.bands(_band_height(stored)):
         cv2.LUT(band, table, grey[start : start + len(band)])
@@ -45,7 +46,7 @@ def to_grey(path: Path, stored: Stored, rendering: Rendering) -> Grey:
 
 
 def averaged_down(grey: Grey, size: tuple[int, int]) -> Grey:
-    """Down to this width and height, each pixel the average of what it covers.
+    """Down to this width and height, each pixel the average of what it covers: an array of its own.
 
     Sampled linearly down to a power of two times the size, then averaged in whole blocks. That is nearer to the
     average of the exact areas than whole halves followed by an area interpolation, takes half the time, and holds
@@ -53,12 +54,15 @@ def averaged_down(grey: Grey, size: tuple[int, int]) -> Grey:
     """
     import cv2
 
-    times = 0
+    given, times = grey, 0
     while grey.shape[1] >= size[0] << (times + 1) and grey.shape[0] >= size[1] << (times + 1):
         times += 1
     if times:
-        grey = cv2.resize(grey, (size[0] << times, size[1] << times), interpolation=cv2.INTER_LINEAR)
-    return resized(grey, size)
+        columns, rows = size[0] << times, size[1] << times
+        sampled = scratch("sampled", (rows, columns))
+        grey = cv2.resize(grey, (columns, rows), sampled, interpolation=cv2.INTER_LINEAR)
+    smaller = resized(grey, size)
+    return smaller.copy() if smaller is given else smaller
 
 
 def _band_height(stored: Stored) -> int:

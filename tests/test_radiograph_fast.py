@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cxr_max.dicom_fast import PlainFile
 from cxr_max.errors import ImageError
 from cxr_max.image_file import Stored
 from cxr_max.radiograph import RENDERINGS, encode, render
+from cxr_max.scratch import scratch
 from tests.radiograph_files import dicom, lut, phantom, recipe, saved
 
 
@@ -252,3 +254,34 @@ def test_a_power_of_two_is_averaged_exactly() -> None:
     image = phantom(512, 256, high=255).astype(np.uint8)
     want = image.reshape(128, 4, 64, 4).mean(axis=(1, 3))
     assert np.abs(rendering.averaged_down(image, (64, 128)) - want).max() <= 1
+
+
+@pytest.mark.parametrize("long_side", [None, 60, 40, 20])
+def test_an_image_stays_as_it_was_while_others_are_rendered(tmp_path: Path, long_side: int | None) -> None:
+    first = saved(tmp_path / "first.dcm", dicom(phantom()))
+    other = saved(tmp_path / "other.dcm", dicom(phantom()[::-1]))
+    grey = render(first, "mimic_jpg", long_side)
+    before = grey.copy()
+    assert (render(other, "mimic_jpg", long_side) != before).any()
+    assert (grey == before).all() and grey.flags.writeable
+
+
+def test_threads_that_render_different_sizes_do_not_disturb_each_other(tmp_path: Path) -> None:
+    paths = [
+        saved(tmp_path / f"{rows}.dcm", dicom(phantom(rows, columns)))
+        for rows, columns in ((300, 240), (410, 200), (128, 512), (37, 41))
+    ]
+    wanted = {path: encode(path, "mimic_jpg", 64).sha256 for path in paths}
+    many = paths * 40
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda path: encode(path, "mimic_jpg", 64).sha256, many))
+    assert found == [wanted[path] for path in many]
+
+
+def test_only_so_much_memory_is_kept_for_the_next_image() -> None:
+    small = scratch("a test", (4, 5))
+    assert small.shape == (4, 5) and np.shares_memory(small, scratch("a test", (2, 3)))
+    assert not np.shares_memory(small, scratch("another", (4, 5)))
+    large = scratch("a test", (2**13, 2**12 + 1))
+    assert not np.shares_memory(large, scratch("a test", (2**13, 2**12 + 1)))
+    assert np.shares_memory(small, scratch("a test", (5, 4)))
