@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cxr_max.builders.sources.base import SourceInfo
-from cxr_max.builders.sources.mimic_tables import (
+from cxr_max.builders.sources.tables import (
     SPLIT_WORDS,
     existing_folder,
     finding_named,

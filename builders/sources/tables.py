@@ -1,0 +1,114 @@
+"""Tables as text: read by column name, cell by cell, with what is wrong said in a sentence."""
+
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cxr_max.errors import RequestError
+from cxr_max.findings import FINDINGS, State, state_of
+from cxr_max.records import Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLIT_WORDS: Final[Mapping[str, Split]] = {
+    "train": "train",
+    "validate": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+_COLUMN_NAMES: Final = {"no findings": "No Finding", "airspace opacity": "Lung Opacity"} | {
+    name.casefold(): name for name in FINDINGS
+}
+_DAMAGED: Final = (EOFError, OSError, ValueError, Warning, zlib.error)
+"""What pandas raises for a table that is cut short, not text or not rectangular."""
+
+
+def finding_named(text: str) -> str | None:
+    """The finding that a column or cell names, whatever its case; "Airspace Opacity" is Lung Opacity."""
+    return _COLUMN_NAMES.get(text.replace("_", " ").strip().casefold())
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    """The absolute form of a folder's path.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    folder = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symbolic links as they were given
+    if not folder.is_dir():
+        raise RequestError(f"{folder} is not a folder: name the one that holds {what}.")
+    return folder
+
+
+def find_table(folder: Path, table: str) -> Path | None:
+    """A table, as shipped (``.csv.gz``) or unzipped; the compressed one where both are there."""
+    candidates = (folder / f"{table}.csv.gz", folder / f"{table}.csv")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_table(path: Path, columns: Iterable[str] | None, home: str) -> "pd.DataFrame":
+    """Read a CSV table as stripped text, by column name; a blank cell is ``""``.
+
+    Args:
+        columns: those that must be there, in the order wanted, and the only ones kept; ``None`` keeps all.
+        home: where the table can be had from, for the messages.
+
+    Raises:
+        RequestError: the table is damaged or lacks a column.
+    """
+    import pandas as pd
+
+    wanted = None if columns is None else tuple(columns)
+    usecols = None if wanted is None else lambda name: name.strip() in wanted
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header, cut
+            frame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=usecols, index_col=False
+            )
+    except _DAMAGED as error:
+        cause = " ".join(str(error).split())
+        raise RequestError(f"{path} cannot be read as a table ({cause}): get it anew from {home}.") from error
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    for name in wanted or ():
+        if name not in frame.columns:
+            raise RequestError(f"{path} has no column {name}: get it anew from {home}.")
+    for name in frame.columns:
+        frame[name] = frame[name].fillna("").str.strip()
+    return frame if wanted is None else frame[list(wanted)]
+
+
+def refuse_conflicts(frame: "pd.DataFrame", key: str, path: Path, home: str) -> None:
+    """
+    Raises:
+        RequestError: two rows that share ``key`` are left, so that they differ in something else.
+    """
+    repeated = frame.loc[frame.duplicated([key]), key]
+    refuse(repeated, path, f"rows that contradict each other for {key}", home)
+
+
+def refuse(values: "pd.Series[str]", path: Path, defect: str, home: str) -> None:
+    if len(values):
+        raise RequestError(f"{path} has {defect} {values.iloc[0]!r}: get it anew from {home}.")
+
+
+def read_state(cell: str, where: str) -> State | None:
+    """One label cell: 1, 0, -1 or blank.
+
+    Raises:
+        RequestError: it holds anything else; ``where`` says which cell it is.
+    """
+    try:
+        return state_of(cell)
+    except ValueError:
+        raise RequestError(f"{where}: {cell!r} is no finding's state; write 1, 0, -1 or nothing.") from None
+
+
+def count(cell: str) -> int | None:
+    """A number of pixels, or ``None`` where the cell holds none."""
+    return int(cell) if cell.isdecimal() else None
