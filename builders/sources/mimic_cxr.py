@@ -19,7 +19,6 @@ from cxr_max.builders.sources.mimic_tables import (
     Dated,
     ImageRow,
     ReadReport,
-    find_version,
     from_tables,
     locate,
     need_table,
@@ -27,7 +26,7 @@ from cxr_max.builders.sources.mimic_tables import (
     sibling,
     study_folder,
 )
-from cxr_max.builders.sources.tables import existing_folder
+from cxr_max.builders.sources.tables import existing_folder, find_version
 from cxr_max.builders.sources.views import from_header
 from cxr_max.errors import RequestError
 from cxr_max.records import Study

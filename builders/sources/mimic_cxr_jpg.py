@@ -16,7 +16,6 @@ from cxr_max.builders.sources.mimic_tables import (
     Catalogue,
     Dated,
     ImageRow,
-    find_version,
     from_tables,
     locate,
     need_table,
@@ -24,7 +23,7 @@ from cxr_max.builders.sources.mimic_tables import (
     sibling,
     study_folder,
 )
-from cxr_max.builders.sources.tables import existing_folder
+from cxr_max.builders.sources.tables import existing_folder, find_version
 from cxr_max.records import Study
 
 CITATION: Final = (

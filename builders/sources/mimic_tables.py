@@ -4,7 +4,6 @@ Layout and coding: Johnson et al. 2019, MIMIC-CXR (Sci Data 6, 317) and MIMIC-CX
 Tables are held in memory, a few hundred bytes an image; images are never opened here.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from cxr_max.builders.sources.tables import (
     SPLIT_WORDS,
     count,
     find_table,
+    find_version,
     finding_named,
     read_state,
     read_table,
@@ -78,13 +78,6 @@ METADATA_COLUMNS: Final = (
     "StudyTime",
     "ViewCodeSequence_CodeMeaning",
 )
-
-
-def find_version(root: Path, table: str) -> Path:
-    """The folder that holds ``table``: ``root``, or else its newest version folder (``2.1.0``) that does."""
-    versions = (path for path in root.iterdir() if re.fullmatch(r"\d+(\.\d+)+", path.name))
-    newest = sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
-    return next((folder for folder in (root, *newest) if find_table(folder, table)), root)
 
 
 def need_table(folders: Iterable[Path], table: str, home: str) -> Path:

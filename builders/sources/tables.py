@@ -1,6 +1,7 @@
 """Tables as text: read by column name, cell by cell, with what is wrong said in a sentence."""
 
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,31 @@ def find_table(folder: Path, table: str) -> Path | None:
     """A table, as shipped (``.csv.gz``) or unzipped; the compressed one where both are there."""
     candidates = (folder / f"{table}.csv.gz", folder / f"{table}.csv")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def find_version(root: Path, table: str) -> Path:
+    """The folder that holds ``table``: ``root``, or else its newest version folder (``2.1.0``) that does."""
+    versions = (path for path in root.iterdir() if re.fullmatch(r"\d+(\.\d+)+", path.name))
+    newest = sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
+    return next((folder for folder in (root, *newest) if find_table(folder, table)), root)
+
+
+def needed_file(folder: Path, names: Iterable[str], home: str) -> Path:
+    """The first of these files that is in the folder, compressed (``.gz``) or not.
+
+    Raises:
+        RequestError: none is.
+    """
+    wanted = tuple(names)
+    for name in wanted:
+        if path := optional_file(folder, name):
+            return path
+    raise RequestError(f"{wanted[0]} is missing from {folder}: download it from {home}.")
+
+
+def optional_file(folder: Path, name: str) -> Path | None:
+    """A file of the folder, as it is or compressed (``.gz``)."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def read_table(path: Path, columns: Iterable[str] | None, home: str) -> "pd.DataFrame":
@@ -112,3 +138,22 @@ def read_state(cell: str, where: str) -> State | None:
 def count(cell: str) -> int | None:
     """A number of pixels, or ``None`` where the cell holds none."""
     return int(cell) if cell.isdecimal() else None
+
+
+_SEXES: Final[Mapping[str, str]] = {"m": "M", "male": "M", "f": "F", "female": "F"}
+_UNITS: Final = {"": 1.0, "y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
+"""How many make a year (DICOM PS3.5 6.2, Age String)."""
+OLDEST: Final = 120.0
+"""Ages beyond are slips of the pen: ChestX-ray14 has patients of 411 years."""
+
+
+def sex_of(cell: str) -> str | None:
+    """``M`` or ``F``; ``None`` where the cell says neither."""
+    return _SEXES.get(cell.casefold())
+
+
+def age_of(cell: str) -> float | None:
+    """Years, from ``58``, ``058Y``, ``006M`` or ``010D``; ``None`` for anything else and beyond ``OLDEST``."""
+    read = re.fullmatch(r"(\d{1,4}(?:\.\d+)?) *([ymwd]?)", cell.casefold())
+    years = float(read[1]) / _UNITS[read[2]] if read else None
+    return years if years is not None and years <= OLDEST else None
