@@ -46,12 +46,17 @@ def sides_of(boxes: Iterable[Box], columns: int, table: LabelTable, findings: Fi
     Args:
         columns: of the image that the boxes were drawn on.
     """
+    return blank_sides() | settled(marked_sides(boxes, columns, table), findings)
+
+
+def marked_sides(boxes: Iterable[Box], columns: int, table: LabelTable) -> dict[str, set[Side]]:
+    """On which sides each finding is marked."""
     marked: dict[str, set[Side]] = {}
     for box in boxes:
         meaning = table.meaning(box.label)
         for name in meaning.findings if meaning else ():
             marked.setdefault(name, set()).update(halves(box, columns))
-    return blank_sides() | settled(marked, findings)
+    return marked
 
 
 def settled(marked: Mapping[str, Iterable[Side]], findings: Findings) -> dict[str, Side | None]:

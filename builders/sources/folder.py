@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.builders.sources.base import Inventory, SourceInfo
 from cxr_max.builders.sources.image_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, image_files
 from cxr_max.builders.sources.tables import (
     SPLIT_WORDS,
@@ -20,7 +20,7 @@ from cxr_max.builders.sources.tables import (
 )
 from cxr_max.builders.sources.views import from_header, normalise_view
 from cxr_max.errors import RequestError
-from cxr_max.findings import State, blank, state_of
+from cxr_max.findings import State, blank, positives, state_of
 from cxr_max.records import DataUse, Radiograph, Split, Study
 
 TABLES: Final = ("manifest.csv", "labels.csv")
@@ -81,7 +81,7 @@ class Folder:
         """
         self._root = existing_folder(root, "images")
         found = sorted(image_files(self._root))
-        table = _find_table(self._root, labels)
+        table = self._table = _find_table(self._root, labels)
         rows = _rows_of_files(found, self._root) if table is None else _rows_of_table(table)
         self._studies: dict[str, list[_Row]] = {}
         for row in rows:
@@ -91,6 +91,7 @@ class Folder:
         self.total: int | None = len(self._studies)
         self.prerendered = not all(_is_dicom(row.file) for row in rows)
         self.info = SourceInfo("folder", "Images in a folder", _data_use(rows), "other", "")
+        self._listed = tuple(row.file for row in rows)
         left_out = len(set(found) - {row.file for row in rows})
         self.warnings = tuple(_warnings(rows, left_out, table))
 
@@ -115,6 +116,25 @@ class Folder:
     def _image(self, row: _Row) -> tuple[Radiograph, datetime | None]:
         image = Radiograph(row.file, self._root / row.file, normalise_view(row.view, None, None))
         return from_header(image) if _is_dicom(row.file) else (image, None)
+
+    def inventory(self) -> Inventory:
+        """See ``Shipped``. Labels are counted by study, where they are present."""
+        labels: Counter[str] = Counter()
+        splits: Counter[str] = Counter()
+        for rows in self._studies.values():
+            fields = _study_fields(rows)
+            labels.update(positives(fields.findings or {}))
+            splits.update([fields.split] * len(rows) if fields.split else [])
+        return Inventory(
+            root=self._root,
+            tables=() if self._table is None else (self._table.name,),
+            absent=(f"{' or '.join(TABLES)} (what the images are)",) if self._table is None else (),
+            rows=len(self._listed),
+            counts={"images": len(self._listed), "studies": len(self._studies), **splits},
+            images=self._listed,
+            labels=labels,
+            unmapped=frozenset(),
+        )
 
 
 def _is_dicom(file: str) -> bool:

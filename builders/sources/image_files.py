@@ -20,7 +20,7 @@ def image_files(root: Path, *, linked: bool = False) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=linked):
         if linked:
-            status = os.stat(folder)
+            status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:
                 folders.clear()
                 continue

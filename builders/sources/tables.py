@@ -1,12 +1,13 @@
 """Tables as text: read by column name, cell by cell, with what is wrong said in a sentence."""
 
+import math
 import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, State, state_of
@@ -157,3 +158,35 @@ def age_of(cell: str) -> float | None:
     read = re.fullmatch(r"(\d{1,4}(?:\.\d+)?) *([ymwd]?)", cell.casefold())
     years = float(read[1]) / _UNITS[read[2]] if read else None
     return years if years is not None and years <= OLDEST else None
+
+
+def rows_of(frame: "pd.DataFrame", block: int = 8192) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table, as plain tuples, without a copy of them all."""
+    for start in range(0, len(frame), block):
+        yield from frame.iloc[start : start + block].itertuples(index=False, name=None)
+
+
+def read_lines(path: Path, home: str) -> list[str]:
+    """The lines of a text file that are not blank, stripped; any line ending, with or without a byte order mark.
+
+    Raises:
+        RequestError: it cannot be read as text.
+    """
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as text ({error}): get it anew from {home}.") from error
+
+
+def read_number(cell: str, where: str, home: str) -> float:
+    """
+    Raises:
+        RequestError: the cell is no number; ``where`` says which it is.
+    """
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise RequestError(f"{where}: {cell!r} is no number; get the table anew from {home}.")
+    return number

@@ -72,6 +72,16 @@ def _words(text: str | None) -> list[str]:
     return re.findall(r"[A-Z]+", upper)
 
 
+def only_frontal_named(text: str) -> View:
+    """The one frontal projection that a text names, whatever else it names: PA for "PA and lateral views".
+
+    Returns:
+        ``unknown`` where it names none, or both.
+    """
+    named = {_NAMES[word] for word in _words(text) if word in _NAMES} & FRONTAL
+    return named.pop() if len(named) == 1 else "unknown"
+
+
 def _single_frontal(procedure: str | None) -> View:
     words = _words(procedure)
     named = {_NAMES[word] for word in words if word in _NAMES}

@@ -67,14 +67,16 @@ class LabelTable:
             meaning = self.meaning(label)
             for name in meaning.findings if meaning else ():
                 found[name] = weightier(found[name], meaning.says(state) if meaning else None)
-        if found["No Finding"] is None and self._rules_out_normal(labels, found):
-            found["No Finding"] = 0
-        return found
+        return self.completed(found, listed=1 in labels.values())
 
-    def _rules_out_normal(self, labels: Labels, found: Mapping[str, State | None]) -> bool:
-        if self.abnormal == "any":
-            return 1 in labels.values()
-        return any(found[name] == 1 for name in _DISEASES)
+    def completed(self, found: Mapping[str, State | None], *, listed: bool = False) -> dict[str, State | None]:
+        """The findings, with No Finding 0 where nothing says so but something else is there.
+
+        Args:
+            listed: whether any label of the set is present.
+        """
+        disease = any(found[name] == 1 for name in _DISEASES) or (listed and self.abnormal == "any")
+        return {**found, **({"No Finding": 0} if disease and found["No Finding"] is None else {})}
 
     def others(self, labels: Labels) -> dict[str, str]:
         """The labels that are present or uncertain and say nothing of the 14 findings: 1 or -1 by name."""
@@ -91,7 +93,7 @@ class LabelTable:
 
 def weightier(one: State | None, other: State | None) -> State | None:
     """Of two statements about one finding the one that counts: present, else uncertain, else absent, else none."""
-    return next((state for state in (1, -1, 0) if state in (one, other)), None)  # type: ignore[return-value]
+    return next((state for state in (1, -1, 0) if state in (one, other)), None)
 
 
 @cache
