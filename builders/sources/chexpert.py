@@ -26,7 +26,7 @@ from cxr_max.builders.sources.tables import (
     rows_of,
     sex_of,
 )
-from cxr_max.builders.sources.views import VIEW_ORDER
+from cxr_max.builders.sources.views import frontal_first
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, State, blank
 from cxr_max.records import Radiograph, Split, Study, View
@@ -47,7 +47,8 @@ LOST: Final[Mapping[Split, str]] = {
     "test": "test_labels.csv (test images)",
 }
 _PATH: Final = re.compile(r"(?:.*/)?((?:train|valid|val|test)/(patient\d+)/(study\d+)/[^/]+)")
-_VIEWS: Final[Mapping[str, View]] = {"ap": "AP", "pa": "PA", "ll": "LL", "rl": "LATERAL"}
+_VIEWS: Final[Mapping[str, View]] = {"ap": "AP", "pa": "PA", "ll": "other", "rl": "other"}
+"""LL and RL stand only beside images that the table calls frontal: the patient lies on a side."""
 _BATCH: Final = re.compile(r"CheXpert-v1\.0 batch \d.*")
 
 
@@ -135,17 +136,17 @@ class CheXpert:
     def studies(self) -> Iterator[Study]:
         """Every study, in the order of the tables, training studies first; its images frontal ones first."""
         for study, rows in groupby(map(_Row._make, rows_of(self._rows)), key=lambda row: row.study):
-            listed = sorted(rows, key=lambda row: (VIEW_ORDER[_view(row)], row.file))
+            listed = list(rows)
             first = listed[0]
+            images = [
+                Radiograph(_image_id(row.file), self._folder / self._file(row.file), _view(row)) for row in listed
+            ]
             yield Study(
                 study_id=study,
                 subject_id=first.patient,
                 source=self.info.name,
                 split=first.split,
-                radiographs=tuple(
-                    Radiograph(_image_id(row.file), self._folder / self._file(row.file), _view(row))
-                    for row in listed
-                ),
+                radiographs=tuple(sorted(images, key=frontal_first)),
                 reference_findings=_findings(listed),
                 sex=next(filter(None, (sex_of(row.sex) for row in listed)), None),
                 age=next(filter(None, (age_of(row.age) for row in listed)), None),

@@ -30,7 +30,7 @@ from cxr_max.builders.sources.tables import (
     refuse_conflicts,
     rows_of,
 )
-from cxr_max.builders.sources.views import VIEW_ORDER, only_frontal_named
+from cxr_max.builders.sources.views import frontal_first, only_frontal_named
 from cxr_max.errors import RequestError
 from cxr_max.records import Radiograph, Study, View
 
@@ -60,8 +60,8 @@ class _Report:
     impression: str
     major: tuple[str, ...]
     automatic: tuple[str, ...]
-    images: tuple[str, ...]
-    """As ``CXR1_1_IM-0001-3001``."""
+    images: Mapping[str, str]
+    """By identifier, ``CXR10_IM-0002-1001``, the file as this form of the collection names it."""
 
 
 class OpenI:
@@ -136,28 +136,28 @@ class OpenI:
             terms = [parsed(term) for term in report.major]
             findings = findings_of(terms, self._terms)
             coded = [term for term in report.major if term.casefold() != "no indexing"]
-            images = [self._image(name, report.caption) for name in report.images]
+            images = [self._image(name, file, report.caption) for name, file in report.images.items()]
             yield Study(
                 study_id=f"CXR{report.uid}",
                 subject_id=f"CXR{report.uid}",
                 source=self.info.name,
                 split=None,
-                radiographs=tuple(sorted(images, key=lambda image: (VIEW_ORDER[image.view], image.image_id))),
+                radiographs=tuple(sorted(images, key=frontal_first)),
                 reference_findings=findings if coded else None,
                 reference_sides=sides_of_terms(terms, self._terms, findings) if coded else None,
                 other_labels=self._others(report),
                 report=_text(report) if self._reports else None,
             )
 
-    def _image(self, name: str, caption: str) -> Radiograph:
+    def _image(self, name: str, file: str, caption: str) -> Radiograph:
         view = self._views.get(name)
         if view != "LATERAL" and (view is not None or _one_view(caption)):
             view = only_frontal_named(caption)
-        return Radiograph(name, self._folder / self._file(name), view or "unknown")
+        return Radiograph(name, self._folder / self._file(name, file), view or "unknown")
 
-    def _file(self, image: str) -> str:
-        """Both forms name the same pictures: ``CXR1_1_IM-0001-3001.png`` and ``1_IM-0001-3001.dcm.png``."""
-        return self._places.file(f"{image}.png", f"{image.partition('_')[2]}.dcm.png")
+    def _file(self, image: str, file: str) -> str:
+        """The pictures may come from the other form than the reports."""
+        return self._places.file(file, f"{image}.png", f"{image.removeprefix('CXR')}.dcm.png")
 
     def _others(self, report: _Report) -> dict[str, str]:
         kept = [term for term in report.major if not findings_of([parsed(term)], self._terms, mapped_only=True)]
@@ -175,7 +175,7 @@ class OpenI:
             for heading, term in headings.items():
                 says = findings_of([parsed(term)], self._terms, mapped_only=True)
                 (mapped if says else unmapped).add(heading)
-        images = [image for report in self._shown for image in report.images]
+        images = [item for report in self._shown for item in report.images.items()]
         found = [path for path in (None if self._xml else self._report_table, self._projection_table) if path]
         xml = (f"{len(self._xml)} XML files in {self._xml[0].parent.name}",) if self._xml else ()
         return Inventory(
@@ -184,7 +184,7 @@ class OpenI:
             absent=() if self._views else (f"{PROJECTIONS} (views)",),
             rows=len(self._all),
             counts={"images": len(images), "studies": len(self._shown)},
-            images=tuple(map(self._file, images)),
+            images=tuple(self._file(image, file) for image, file in images),
             labels=labels,
             unmapped=frozenset(unmapped - mapped),
             unknown=frozenset(heading for heading in unmapped - mapped if self._terms.meaning(heading) is None),
@@ -211,7 +211,8 @@ def _read_xml(path: Path) -> _Report:
     sections: dict[str, list[str]] = {}
     for part in root.iter("AbstractText"):
         sections.setdefault(part.get("Label", "").upper(), []).append(_content(part))
-    images = [image for image in root.iter("parentImage") if image.get("id")]
+    images = [image for image in root.iter("parentImage") if image.get("id", "").strip()]
+    names = [PurePosixPath(image.get("id", "").strip()).name.removesuffix(".png") for image in images]
     captions = (_content(caption) for image in images if (caption := image.find("caption")) is not None)
     return _Report(
         uid=number[1],
@@ -220,8 +221,14 @@ def _read_xml(path: Path) -> _Report:
         impression=" ".join(filter(None, sections.get("IMPRESSION", ()))),
         major=_distinct(_content(term) for term in root.iter("major")),
         automatic=_distinct(_content(term) for term in root.iter("automatic")),
-        images=_distinct(PurePosixPath(image.get("id", "").strip()).name for image in images),
+        images={_image_id(number[1], name): f"{name}.png" for name in names},
     )
+
+
+def _image_id(uid: str, name: str) -> str:
+    """``CXR1_IM-0001-3001``, for ``CXR1_1_IM-0001-3001`` of the XML and ``1_IM-0001-3001`` of the tables."""
+    _, mark, rest = name.partition("IM-")
+    return f"CXR{uid}_{mark}{rest or name}"
 
 
 def _content(element: ElementTree.Element) -> str:
@@ -244,7 +251,7 @@ def _read_reports(path: Path, projections: Mapping[str, Mapping[str, View]]) -> 
             impression=_told(impression),
             major=_distinct(term.strip() for term in _told(mesh).split(";")),
             automatic=(),
-            images=tuple(projections.get(uid, ())),
+            images={image: f"{image.removeprefix('CXR')}.dcm.png" for image in projections.get(uid, ())},
         )
 
 
@@ -253,14 +260,14 @@ def _told(cell: str) -> str:
 
 
 def _read_projections(path: Path) -> dict[str, dict[str, View]]:
-    """By report, each image's name as the XML has it, and its view; ``Frontal`` may be either of two."""
+    """By report, each image's identifier and its view; ``Frontal`` may be either of two."""
     frame = read_table(path, ("uid", "filename", "projection"), HOME).drop_duplicates(ignore_index=True)
     _refuse_uids(frame, path)
     refuse_conflicts(frame, "filename", path, HOME)
     listed: dict[str, dict[str, View]] = {}
     for uid, filename, projection in rows_of(frame):
-        image = f"CXR{filename.removesuffix('.png').removesuffix('.dcm')}"
-        listed.setdefault(uid, {})[image] = _PROJECTED.get(projection.casefold(), "unknown")
+        name = filename.removesuffix(".png").removesuffix(".dcm")
+        listed.setdefault(uid, {})[_image_id(uid, name)] = _PROJECTED.get(projection.casefold(), "unknown")
     return listed
 
 

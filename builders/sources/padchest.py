@@ -29,7 +29,7 @@ from cxr_max.builders.sources.tables import (
     rows_of,
     sex_of,
 )
-from cxr_max.builders.sources.views import VIEW_ORDER
+from cxr_max.builders.sources.views import frontal_first
 from cxr_max.records import Radiograph, Study, View
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class PadChest:
     def studies(self) -> Iterator[Study]:
         """Every study, in the order of the table; its images frontal ones first."""
         for study, rows in groupby(map(_Row._make, rows_of(self._rows)), key=lambda row: row.StudyID):
-            listed = sorted(rows, key=lambda row: (VIEW_ORDER[_view(row)], row.ImageID))
+            listed = list(rows)
             first = listed[0]
             stated: Labels = {label: 1 for row in listed for label in _stated(row.Labels)}
             yield Study(
@@ -119,7 +119,7 @@ class PadChest:
                 subject_id=first.PatientID,
                 source=self.info.name,
                 split=None,
-                radiographs=tuple(map(self._image, listed)),
+                radiographs=tuple(sorted(map(self._image, listed), key=frontal_first)),
                 reference_findings=self._labels.findings(stated) if stated else None,
                 other_labels=self._labels.others(stated)
                 | ({"MethodLabel": first.MethodLabel} if first.MethodLabel else {}),

@@ -38,6 +38,12 @@ _SAYS_NOTHING: Final = frozenset(
 _MORE_THAN_ONE: Final = re.compile(r"LAT[A-Z]*|LL|DECUB[A-Z]*|VIEWS|OBL[A-Z]*|LAO|RAO|LPO|RPO")
 
 
+def frontal_first(image: Radiograph) -> tuple[bool, int, str]:
+    """Sorts a study's images where the views that are not named are frontal ones, as in sets that tell only these
+    from lateral ones."""
+    return image.view not in (*FRONTAL, "unknown"), VIEW_ORDER[image.view], image.image_id
+
+
 @lru_cache(maxsize=4096)
 def normalise_view(view_position: str | None, code_meaning: str | None, procedure: str | None) -> View:
     """Read the view of an image from what its header or its data set's table says of it.

@@ -28,7 +28,7 @@ from cxr_max.builders.sources.tables import (
 )
 from cxr_max.builders.sources.views import from_header
 from cxr_max.errors import RequestError
-from cxr_max.findings import FINDINGS, Findings, Side, Sides, State, blank_sides
+from cxr_max.findings import FINDINGS, Side, Sides, State, blank_sides
 from cxr_max.records import Radiograph, Split, Study
 
 if TYPE_CHECKING:
