@@ -8,7 +8,7 @@ every finding, so there 0 is absent.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,6 +32,8 @@ from cxr_max.findings import FINDINGS, State, blank
 from cxr_max.records import Radiograph, Split, Study, View
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
 HOME: Final = "https://stanfordaimi.azurewebsites.net/datasets/8cbd9ed4-2eb9-4565-affc-111cf4f7ebe2"
@@ -47,6 +49,7 @@ LOST: Final[Mapping[Split, str]] = {
     "test": "test_labels.csv (test images)",
 }
 _PATH: Final = re.compile(r"(?:.*/)?((?:train|valid|val|test)/(patient\d+)/(study\d+)/[^/]+)")
+_STATES: Final[tuple[State | None, ...]] = (None, 1, 0, -1)
 _VIEWS: Final[Mapping[str, View]] = {"ap": "AP", "pa": "PA", "ll": "other", "rl": "other"}
 """LL and RL stand only beside images that the table calls frontal: the patient lies on a side."""
 _BATCH: Final = re.compile(r"CheXpert-v1\.0 batch \d.*")
@@ -61,8 +64,8 @@ class _Row(NamedTuple):
     age: str
     lateral: str
     projection: str
-    states: str
-    """The 14 cells, in the order of ``FINDINGS``, joined by commas."""
+    states: int
+    """All 14 states, two bits each, as places in ``_STATES``; those of the first finding are the lowest."""
 
 
 class CheXpert:
@@ -155,9 +158,9 @@ class CheXpert:
     def inventory(self) -> Inventory:
         """See ``Shipped``. Labels are counted by image, where they are present."""
         labels: Counter[str] = Counter()
-        for cells, times in self._rows["states"].value_counts().items():
-            for name, cell in zip(FINDINGS, str(cells).split(","), strict=True):
-                labels[name] += int(times) if cell == "1" else 0
+        for packed, times in self._rows["states"].value_counts().items():
+            for name, state in _unpacked(int(str(packed))).items():
+                labels[name] += int(times) if state == 1 else 0
         return Inventory(
             root=self._folder,
             tables=tuple(path.relative_to(self._folder).as_posix() for path in self._tables.values()),
@@ -216,27 +219,35 @@ def _read_split(path: Path, split: Split) -> "pd.DataFrame":
     refuse_conflicts(frame, "Path", path, HOME)
     parts = frame["Path"].str.extract(f"^{_PATH.pattern}$")
     refuse(frame.loc[parts[0].isna(), "Path"], path, "an impossible Path", HOME)
-    states = [_codes(frame[name], f"{path}, column {name}") for name in FINDINGS]
+    states = [_places(frame[name], f"{path}, column {name}") << 2 * at for at, name in enumerate(FINDINGS)]
     rows = frame.assign(
         study=parts[1] + "/" + parts[2],
         patient=parts[1],
         file=parts[0],
         split=split,
-        states=[",".join(cells) for cells in zip(*states, strict=True)],
+        states=sum(states),
     )
     rows = rows.rename(columns={"Sex": "sex", "Age": "age", "Frontal/Lateral": "lateral", "AP/PA": "projection"})
     rows["age"] = rows["age"].where(rows["age"] != "0", "")
     return rows.iloc[rows["study"].factorize()[0].argsort(kind="stable")][list(_Row._fields)]
 
 
-def _codes(column: "pd.Series[str]", where: str) -> "pd.Series[str]":
-    """1, 0, -1 or nothing for every cell.
+def _places(column: "pd.Series[str]", where: str) -> "npt.NDArray[np.int64]":
+    """The place in ``_STATES`` of every cell.
 
     Raises:
-        RequestError: a cell holds anything else.
+        RequestError: a cell holds no state.
     """
-    states = {cell: read_state(cell, where) for cell in map(str, column.unique())}
-    return column.map({cell: "" if state is None else str(state) for cell, state in states.items()})
+    import numpy as np
+    import pandas as pd
+
+    codes, cells = pd.factorize(column)
+    return np.array([_STATES.index(read_state(str(cell), where)) for cell in cells], dtype=np.int64)[codes]
+
+
+@lru_cache(maxsize=65536)
+def _unpacked(packed: int) -> dict[str, State | None]:
+    return {name: _STATES[packed >> 2 * at & 3] for at, name in enumerate(FINDINGS)}
 
 
 def _view(row: _Row) -> View:
@@ -254,7 +265,7 @@ def _image_id(file: str) -> str:
 
 def _findings(rows: list[_Row]) -> dict[str, State | None]:
     found = blank()
-    for cells in {row.states for row in rows}:
-        for name, cell in zip(FINDINGS, cells.split(","), strict=True):
-            found[name] = weightier(found[name], read_state(cell, name))
+    for packed in {row.states for row in rows}:
+        for name, state in _unpacked(packed).items():
+            found[name] = weightier(found[name], state)
     return found
