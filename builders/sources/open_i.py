@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 from cxr_max.builders.sources.base import Inventory, SourceInfo
 from cxr_max.builders.sources.image_files import ImagePlaces
 from cxr_max.builders.sources.labels import label_table
-from cxr_max.builders.sources.open_i_terms import findings_of, parsed, sides_of_terms
+from cxr_max.builders.sources.open_i_terms import counted_as, findings_of, parsed, sides_of_terms
 from cxr_max.builders.sources.tables import (
     existing_folder,
     optional_file,
@@ -165,16 +165,10 @@ class OpenI:
         return {name: text for name, text in others.items() if text}
 
     def inventory(self) -> Inventory:
-        """See ``Shipped``. Labels are the headings of the major terms, counted by report."""
+        """See ``Shipped``. Labels are the major terms up to what decides their meaning, counted by report."""
         labels: Counter[str] = Counter()
-        unmapped: set[str] = set()
-        mapped: set[str] = set()
         for report in self._all:
-            headings = {parsed(term).heading: term for term in report.major}
-            labels.update(headings.keys())
-            for heading, term in headings.items():
-                says = findings_of([parsed(term)], self._terms, mapped_only=True)
-                (mapped if says else unmapped).add(heading)
+            labels.update({counted_as(parsed(term), self._terms) for term in report.major})
         images = [item for report in self._shown for item in report.images.items()]
         found = [path for path in (None if self._xml else self._report_table, self._projection_table) if path]
         xml = (f"{len(self._xml)} XML files in {self._xml[0].parent.name}",) if self._xml else ()
@@ -186,8 +180,8 @@ class OpenI:
             counts={"images": len(images), "studies": len(self._shown)},
             images=tuple(self._file(image, file) for image, file in images),
             labels=labels,
-            unmapped=frozenset(unmapped - mapped),
-            unknown=frozenset(heading for heading in unmapped - mapped if self._terms.meaning(heading) is None),
+            unmapped=self._terms.unmapped(labels),
+            unknown=self._terms.unknown(labels),
         )
 
 

@@ -35,13 +35,23 @@ def parsed(term: str) -> Term:
 
 def meaning_of(term: Term, table: LabelTable) -> Meaning | None:
     """Of the rows whose heading and qualifiers the term has, the one with most qualifiers."""
-    heading = term.heading.casefold()
+    row = _row_of(term, table)
+    return row[1] if row else None
+
+
+def counted_as(term: Term, table: LabelTable) -> str:
+    """The heading, with the qualifiers that decided what it means: ``Opacity/lung``."""
+    row = _row_of(term, table)
+    return "/".join((term.heading, *(row[0].split("/")[1:] if row else ())))
+
+
+def _row_of(term: Term, table: LabelTable) -> tuple[str, Meaning] | None:
     fitting = [
         (label, meaning)
-        for label, meaning in _rows_by_heading(table.name).get(heading, ())
+        for label, meaning in _rows_by_heading(table.name).get(term.heading.casefold(), ())
         if set(label.split("/")[1:]) <= term.qualifiers
     ]
-    return max(fitting, key=lambda row: row[0].count("/"))[1] if fitting else None
+    return max(fitting, key=lambda row: row[0].count("/"), default=None)
 
 
 @lru_cache(maxsize=4)

@@ -72,8 +72,8 @@ class PadChest:
     """A copy of PadChest. The set has no official split, so ``split`` is null.
 
     The images may lie in the numbered folders that the table names, or all in one. They are PNG files of up to 16
-    bits, and one whose ``PhotometricInterpretation_DICOM`` is MONOCHROME1 is stored with the lowest value white:
-    it is yielded as such.
+    bits. A PNG file cannot say that its lowest value is white, and nothing here turns one whose
+    ``PhotometricInterpretation_DICOM`` is MONOCHROME1: the warnings count them.
     """
 
     info = SourceInfo(
@@ -106,7 +106,12 @@ class PadChest:
         self._labels = label_table(self.info.name)
         self._places = ImagePlaces(self._folder, "")
         self.total: int | None = int(self._rows["StudyID"].nunique())
+        inverted = int((self._rows["PhotometricInterpretation_DICOM"] == "MONOCHROME1").sum())
         self.warnings: tuple[str, ...] = ()
+        if inverted:
+            self.warnings = (
+                f"{inverted} images are MONOCHROME1 in the table, and are sent as their files hold them.",
+            )
 
     def studies(self) -> Iterator[Study]:
         """Every study, in the order of the table; its images frontal ones first."""
