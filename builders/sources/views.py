@@ -5,10 +5,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from cxr_max.errors import ImageError
 from cxr_max.records import FRONTAL, Radiograph, View
+
+if TYPE_CHECKING:
+    from cxr_max.image_file import Header
 
 VIEW_ORDER: Final[dict[View, int]] = {"PA": 0, "AP": 1, "LATERAL": 2, "LL": 3, "other": 4, "unknown": 5}
 """Frontal first: the order of a study's images that were taken at the same time."""
@@ -113,14 +117,24 @@ def from_header(image: Radiograph) -> tuple[Radiograph, datetime | None]:
     What is known already is kept. A file that is absent or has no readable header is returned as it came:
     rendering it will fail and name the gap.
     """
+    header = header_of(image.path)
+    return (image, None) if header is None else (described(image, header), header.acquired_at)
+
+
+def header_of(path: Path) -> "Header | None":
+    """What the header of an image file says; ``None`` where it is absent or has none that can be read."""
     from cxr_max.radiograph import read_header
 
     try:
-        header = read_header(image.path)
+        return read_header(path)
     except (ImageError, OSError):
-        return image, None
+        return None
+
+
+def described(image: Radiograph, header: "Header") -> Radiograph:
+    """An image with what its header knows; what is known already is kept."""
     view = image.view if image.view != "unknown" else normalise_view(header.view_position, None, None)
-    filled = replace(
+    return replace(
         image,
         view=view,
         photometric_interpretation=header.photometric_interpretation,
@@ -128,4 +142,3 @@ def from_header(image: Radiograph) -> tuple[Radiograph, datetime | None]:
         columns=header.columns,
         pixel_spacing_mm=header.pixel_spacing_mm,
     )
-    return filled, header.acquired_at

@@ -17,6 +17,7 @@ from cxr_max.builders.sources.boxes import Box, marked_sides, settled
 from cxr_max.builders.sources.image_files import ImagePlaces
 from cxr_max.builders.sources.labels import Labels, LabelTable, label_table
 from cxr_max.builders.sources.tables import (
+    age_of,
     existing_folder,
     find_version,
     optional_file,
@@ -25,8 +26,9 @@ from cxr_max.builders.sources.tables import (
     read_table,
     refuse_conflicts,
     rows_of,
+    sex_of,
 )
-from cxr_max.builders.sources.views import from_header
+from cxr_max.builders.sources.views import described, header_of
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS, Side, Sides, State, blank_sides
 from cxr_max.records import Radiograph, Split, Study
@@ -53,7 +55,8 @@ Readings = Mapping[str, Labels]
 class VinDrCxr:
     """A copy of VinDr-CXR: every image is a study of its own.
 
-    The set names no patients. All images are postero-anterior, as its authors chose them; where a header says
+    The set names no patients; sex and age come from the header, where 0 years mean that the age is not known,
+    since all were adults. All images are postero-anterior, as its authors chose them; where a header says
     otherwise, the header counts. Sides come from the boxes and the width in the header: a side counts where more
     than half of the readers who marked the finding marked it there.
     """
@@ -117,7 +120,10 @@ class VinDrCxr:
         stated = {
             label: verdict(one[label] for one in readings.values()) for label in next(iter(readings.values()))
         }
-        radiograph, _ = from_header(Radiograph(image, self._folder / self._file(split, image)))
+        radiograph = Radiograph(image, self._folder / self._file(split, image))
+        header = header_of(radiograph.path)
+        if header is not None:
+            radiograph = described(radiograph, header)
         if radiograph.view == "unknown":
             radiograph = replace(radiograph, view="PA")
         boxes = self._boxes.get(split, {}).get(image, {})
@@ -129,6 +135,8 @@ class VinDrCxr:
             radiographs=(radiograph,),
             reference_findings=findings,
             reference_sides=_sides(boxes, radiograph.columns, self._labels, findings),
+            sex=sex_of(header.sex or "") if header else None,
+            age=(age_of(header.age or "") or None) if header else None,
             other_labels=self._labels.others(
                 {label: state for label, state in stated.items() if state is not None}
             ),

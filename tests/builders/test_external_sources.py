@@ -217,6 +217,12 @@ def test_vindr_cxr_row_by_row(written: dict[str, Path]) -> None:
     ]
     assert [study.split for study in studies.values()] == ["train", "train", "test", "test"]
     assert [views(study) for study in studies.values()] == [["PA"], ["AP"], ["PA"], ["PA"]]
+    assert [(study.sex, study.age) for study in studies.values()] == [
+        ("F", 58),
+        ("M", None),
+        (None, None),
+        (None, None),
+    ]
     # Both readers drew an effusion on the right, only one of them also on the left.
     assert sides(studies[vindr_cxr.FIRST]) == {"Pleural Effusion": "right", "Fracture": "left"}
     assert sides(studies[vindr_cxr.TESTED]) == {"Lung Lesion": "bilateral"}

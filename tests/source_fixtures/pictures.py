@@ -30,7 +30,7 @@ def write_picture(path: Path, seed: int, *, deep: bool = False, inverted: bool =
     assert cv2.imwrite(str(path), grey.astype(np.uint16) * 16 if deep else grey)
 
 
-def write_dicom(path: Path, seed: int, *, view: str = "", columns: int = 64) -> None:
+def write_dicom(path: Path, seed: int, *, view: str = "", columns: int = 64, sex: str = "", age: str = "") -> None:
     """An uncompressed DICOM file, MONOCHROME2, 12 bits."""
     grey = cv2.resize(pixels(seed), (columns, 64)).astype(np.uint16) * 16
     data = Dataset()
@@ -39,6 +39,7 @@ def write_dicom(path: Path, seed: int, *, view: str = "", columns: int = 64) -> 
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = DigitalXRayImageStorageForPresentation
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
     data.Modality = "DX"
+    data.PatientSex, data.PatientAge = sex, age
     if view:
         data.ViewPosition = view
     data.Rows, data.Columns = grey.shape

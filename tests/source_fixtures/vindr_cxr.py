@@ -57,8 +57,11 @@ def write(root: Path) -> Path:
         f"{TESTED},Cardiomegaly,20,30,60,60\n"
         f"{NORMAL},No finding,nan,nan,nan,nan\n",
     )
+    said = {FIRST: ("F", "058Y"), SECOND: ("M", "000Y"), TESTED: ("O", "")}
     for number, (split, image) in enumerate(
         (("train", FIRST), ("train", SECOND), ("test", TESTED), ("test", NORMAL))
     ):
-        write_dicom(folder / split / f"{image}.dicom", number, view="AP" if image == SECOND else "", columns=80)
+        sex, age = said.get(image, ("", ""))
+        path = folder / split / f"{image}.dicom"
+        write_dicom(path, number, view="AP" if image == SECOND else "", columns=80, sex=sex, age=age)
     return folder
