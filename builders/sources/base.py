@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from cxr_max.records import DataUse, Study
 
@@ -51,6 +51,10 @@ class Inventory:
     """Those among them that say nothing of the 14 findings and are kept under their own names."""
     unknown: frozenset[str] = frozenset()
     """Those among them that this version's table of the set's labels does not have."""
+
+
+NO_SPLIT: Final = "Its owners divide the set into no splits, so every split is null: leave --split out."
+"""A warning of such sources."""
 
 
 class Source(Protocol):

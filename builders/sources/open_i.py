@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
-from cxr_max.builders.sources.base import Inventory, SourceInfo
+from cxr_max.builders.sources.base import NO_SPLIT, Inventory, SourceInfo
 from cxr_max.builders.sources.image_files import ImagePlaces
 from cxr_max.builders.sources.labels import label_table
 from cxr_max.builders.sources.open_i_terms import counted_as, findings_of, parsed, sides_of_terms
@@ -129,6 +129,7 @@ class OpenI:
                 f" frontal: put {PROJECTIONS} beside it, from the collection as two tables."
             )
         yield "The set names no patients, so each report counts as a patient of its own."
+        yield NO_SPLIT
 
     def studies(self) -> Iterator[Study]:
         """Every report that has an image, by number; its images frontal ones first."""

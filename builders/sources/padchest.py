@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cxr_max.builders.sources.base import Inventory, SourceInfo
+from cxr_max.builders.sources.base import NO_SPLIT, Inventory, SourceInfo
 from cxr_max.builders.sources.image_files import ImagePlaces
 from cxr_max.builders.sources.labels import Labels, label_table
 from cxr_max.builders.sources.tables import (
@@ -107,9 +107,9 @@ class PadChest:
         self._places = ImagePlaces(self._folder, "")
         self.total: int | None = int(self._rows["StudyID"].nunique())
         inverted = int((self._rows["PhotometricInterpretation_DICOM"] == "MONOCHROME1").sum())
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = (NO_SPLIT,)
         if inverted:
-            self.warnings = (
+            self.warnings += (
                 f"{inverted} images are MONOCHROME1 in the table, and are sent as their files hold them.",
             )
 

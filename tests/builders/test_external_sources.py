@@ -243,6 +243,7 @@ def test_vindr_cxr_without_boxes_or_with_an_unreadable_image_has_no_sides(tmp_pa
 def test_padchest_row_by_row(written: dict[str, Path]) -> None:
     source = open_copy(f"padchest:{written['padchest']}")
     assert not source.prerendered
+    assert "leave --split out" in source.warnings[0] and source.warnings[1].startswith("1 images are MONOCHROME1")
     studies = by_id(source)
     assert [
         (study.study_id, study.subject_id, study.split, study.sex, study.age, views(study))
