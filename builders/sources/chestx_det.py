@@ -11,15 +11,17 @@ ChestX-Det has numbered them anew.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 from cxr_max.builders.sources.base import Inventory, SourceInfo
 from cxr_max.builders.sources.boxes import Box, sides_of
+from cxr_max.builders.sources.chestxray14 import TABLES, Entry, read_entries
 from cxr_max.builders.sources.image_files import ImagePlaces
 from cxr_max.builders.sources.labels import Labels, label_table
-from cxr_max.builders.sources.tables import existing_folder
+from cxr_max.builders.sources.tables import age_of, existing_folder, optional_file, rows_of, sex_of
+from cxr_max.builders.sources.views import normalise_view
 from cxr_max.errors import RequestError
 from cxr_max.records import Radiograph, Split, Study
 
@@ -42,7 +44,10 @@ class _Entry(NamedTuple):
 
 
 class ChestXDet10:
-    """A copy of ChestX-Det10: every image is a study of its own. Sides come from the boxes."""
+    """A copy of ChestX-Det10: every image is a study of its own. Sides come from the boxes.
+
+    Views, sex and age are known where ChestX-ray14's table (``Data_Entry_2017_v2020.csv``) lies in the folder too.
+    """
 
     info = SourceInfo(
         name="chestx-det10",
@@ -78,6 +83,9 @@ class ChestXDet10:
                 f" {self.info.home}."
             )
         self._entries = list(self._read())
+        self._table = next(filter(None, (optional_file(self._folder, name) for name in TABLES)), None)
+        wanted = {entry.image for entry in self._entries}
+        self._known = {} if self._table is None else _entries_of(self._table, wanted)
         self._labels = label_table("chestx-det")
         self._places = ImagePlaces(self._folder, "")
         self.total: int | None = len(self._entries)
@@ -112,22 +120,23 @@ class ChestXDet10:
             stated = self._stated(entry)
             findings = self._labels.findings(stated)
             named = _NIH_NAME.fullmatch(entry.image)
+            known = self._known.get(entry.image)
+            view = normalise_view(known.view if known else None, None, None)
             yield Study(
                 study_id=entry.image.rpartition(".")[0],
                 subject_id=named[1] if named else entry.image.rpartition(".")[0],
                 source=self.info.name,
                 split=entry.split,
-                radiographs=(Radiograph(entry.image, self._path(entry)),),
+                radiographs=(Radiograph(entry.image, self._folder / self._file(entry), view),),
                 reference_findings=findings,
                 reference_sides=sides_of(entry.boxes, IMAGE_COLUMNS, self._labels, findings),
                 other_labels=self._labels.others(stated),
+                sex=sex_of(known.sex) if known else None,
+                age=age_of(known.age) if known else None,
             )
 
     def _stated(self, entry: _Entry) -> Labels:
         return {**dict.fromkeys(self._categories, 0), **{box.label: 1 for box in entry.boxes}}
-
-    def _path(self, entry: _Entry) -> Path:
-        return self._folder / self._file(entry)
 
     def _file(self, entry: _Entry) -> str:
         return self._places.file(entry.image)
@@ -137,7 +146,7 @@ class ChestXDet10:
         labels = Counter(label for entry in self._entries for label in {box.label for box in entry.boxes})
         return Inventory(
             root=self._folder,
-            tables=tuple(self._found),
+            tables=(*self._found, *([self._table.name] if self._table else [])),
             absent=tuple(f"{name} (its images)" for name in self._files if name not in self._found),
             rows=len(self._entries),
             counts={
@@ -170,6 +179,12 @@ class ChestXDet(ChestXDet10):
     )
     _files: ClassVar[Mapping[str, Split]] = {"ChestX_Det_train.json": "train", "ChestX_Det_test.json": "test"}
     _categories = (*CATEGORIES, *ADDED)
+
+
+def _entries_of(table: Path, images: Collection[str]) -> dict[str, Entry]:
+    frame = read_entries(table)
+    rows = map(Entry._make, rows_of(frame[frame["image"].isin(list(images))]))
+    return {row.image: row for row in rows}
 
 
 def _read_entries(path: Path, split: Split, categories: tuple[str, ...], home: str) -> Iterator[_Entry]:

@@ -42,7 +42,9 @@ BOX_COLUMNS: Final = 1024
 """The images that NIH offers are all 1024 x 1024, and the boxes were drawn on these."""
 
 
-class _Row(NamedTuple):
+class Entry(NamedTuple):
+    """One image as the table knows it; a blank string is a blank cell."""
+
     image: str
     labels: str
     patient: str
@@ -90,7 +92,7 @@ class ChestXray14:
         """
         self._folder = existing_folder(root, "ChestX-ray14")
         self._table = needed_file(self._folder, TABLES, HOME)
-        self._rows = _read_entries(self._table)
+        self._rows = read_entries(self._table)
         self._lists = [path for name in LISTS if (path := _list_file(self._folder, name))]
         self._splits = _read_splits(self._folder)
         self._box_file = optional_file(self._folder, BOXES)
@@ -108,7 +110,7 @@ class ChestXray14:
 
     def studies(self) -> Iterator[Study]:
         """Every image, in the order of the table."""
-        for row in map(_Row._make, rows_of(self._rows)):
+        for row in map(Entry._make, rows_of(self._rows)):
             stated = _stated(row.labels)
             findings = self._labels.findings(stated)
             boxes = self._boxes.get(row.image)
@@ -158,8 +160,8 @@ class ChestXray14:
         )
 
 
-def _read_entries(path: Path) -> "pd.DataFrame":
-    """The columns of ``_Row``; the older table calls Patient Sex Patient Gender."""
+def read_entries(path: Path) -> "pd.DataFrame":
+    """The columns of ``Entry``; the older table calls Patient Sex Patient Gender."""
     frame = read_table(path, None, HOME)
     names = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Sex", "View Position"]
     if "Patient Sex" not in frame.columns:
@@ -167,7 +169,7 @@ def _read_entries(path: Path) -> "pd.DataFrame":
     for name in names:
         if name not in frame.columns:
             raise RequestError(f"{path} has no column {name}: get it anew from {HOME}.")
-    frame = frame[names].set_axis(list(_Row._fields), axis=1).drop_duplicates(ignore_index=True)
+    frame = frame[names].set_axis(list(Entry._fields), axis=1).drop_duplicates(ignore_index=True)
     refuse_conflicts(frame, "image", path, HOME)
     refuse(
         frame.loc[~frame["patient"].str.fullmatch(r"\d{1,8}"), "patient"], path, "an impossible Patient ID", HOME

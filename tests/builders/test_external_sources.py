@@ -137,6 +137,15 @@ def test_chestx_det10_row_by_row(written: dict[str, Path]) -> None:
     assert studies["00000103_000"].other_labels == {"Calcification": "1"}
 
 
+def test_chestx_det10_takes_views_sex_and_age_from_nihs_table(tmp_path: Path) -> None:
+    root = chestx_det.write_ten(chestxray14.write(tmp_path))
+    replace_in(root / "Data_Entry_2017_v2020.csv", "00000001_000.png", "00000071_008.png")
+    studies = by_id(open_copy(f"chestx-det10:{root}"))
+    known, unknown = studies["00000071_008"], studies["00000103_000"]
+    assert (views(known), known.sex, known.age) == (["PA"], "M", 57)
+    assert (views(unknown), unknown.sex, unknown.age) == (["unknown"], None, None)
+
+
 def test_chestx_det_has_three_categories_more_and_no_patients(written: dict[str, Path]) -> None:
     source = open_copy(f"chestx-det:{written['chestx-det']}")
     (warning,) = source.warnings
