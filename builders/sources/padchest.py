@@ -171,11 +171,15 @@ class PadChest:
 
 
 def _read(path: Path) -> "pd.DataFrame":
-    """The columns of ``_Row``, the images of a study next to each other, in the order they first appear."""
+    """The columns of ``_Row``, the images of a study next to each other, in the order they first appear.
+
+    An image without a study is one of its own, and a study without a patient is a patient of its own.
+    """
     frame = read_table(path, _Row._fields, HOME).drop_duplicates(ignore_index=True)
     refuse_conflicts(frame, "ImageID", path, HOME)
-    for name in ("ImageID", "StudyID", "PatientID"):
-        refuse(frame.loc[frame[name] == "", name], path, f"an empty {name}", HOME)
+    refuse(frame.loc[frame["ImageID"] == "", "ImageID"], path, "an empty ImageID", HOME)
+    frame["StudyID"] = frame["StudyID"].where(frame["StudyID"] != "", frame["ImageID"])
+    frame["PatientID"] = frame["PatientID"].where(frame["PatientID"] != "", frame["StudyID"])
     cells = frame["Labels"].drop_duplicates()
     refuse(cells[~cells.map(_is_list).astype(bool)], path, "Labels that are no list:", HOME)
     frame["ImageDir"] = frame["ImageDir"].str.removesuffix(".0")

@@ -426,7 +426,7 @@ WRONG = [
     ("padchest", 0, "PatientID", "Patient", "no column PatientID"),
     ("padchest", 0, "['normal']", "normal", "Labels that are no list: 'normal'"),
     ("padchest", 0, "['normal']", "['normal'", "Labels that are no list"),
-    ("padchest", 0, ",S2,", ",,", "an empty StudyID"),
+    ("padchest", 0, "4,3.png,", "4,,", "an empty ImageID"),
     ("padchest", 0, ",2.png,", ",1.png,", "contradict each other for ImageID"),
     ("open-i", 0, "uid,MeSH", "id,MeSH", "no column uid"),
     ("open-i", 0, "\n1,normal", "\nCXR1,normal", "impossible uid 'CXR1'"),
@@ -499,6 +499,14 @@ def test_a_label_that_the_table_lacks_is_kept_under_its_own_name(tmp_path: Path)
     study = by_id(open_copy(f"chestxray14:{root}"))["00000003_001"]
     assert study.other_labels == {"Situs inversus total": "1"}
     assert said(study) == {"No Finding": 0}
+
+
+def test_a_padchest_image_without_study_or_patient_is_one_of_its_own(tmp_path: Path) -> None:
+    root = padchest.write(tmp_path)
+    replace_in(root / padchest.TABLE, ",S2,P2,", ",,,")
+    replace_in(root / padchest.TABLE, ",S5,P4,", ",S5,,")
+    studies = by_id(open_copy(f"padchest:{root}"))
+    assert (studies["1.png"].subject_id, studies["S5"].subject_id) == ("1.png", "S5")
 
 
 def test_missing_lists_and_boxes_are_gaps_with_a_name(tmp_path: Path) -> None:
