@@ -30,7 +30,7 @@ _PIXEL_TAGS: Final = [
 ]
 _HEADER_TAGS: Final = [
     *("PhotometricInterpretation", "Rows", "Columns", "ImagerPixelSpacing", "PixelSpacing", "ViewPosition"),
-    *("StudyDate", "StudyTime", "BurnedInAnnotation"),
+    *("StudyDate", "StudyTime", "BurnedInAnnotation", "PatientSex", "PatientAge"),
 ]
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _EXPLICIT: Final = "1.2.840.10008.1.2.1"
@@ -61,6 +61,8 @@ def read_dicom_header(path: Path) -> Header:
         view_position=_text(dataset, "ViewPosition"),
         acquired_at=_moment(_text(dataset, "StudyDate"), _text(dataset, "StudyTime")),
         burned_in=_burned_in(dataset),
+        sex=_text(dataset, "PatientSex"),
+        age=_text(dataset, "PatientAge"),
     )
 
 

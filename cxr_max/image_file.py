@@ -44,6 +44,10 @@ class Header:
     """Study Date and Study Time, to the second."""
     burned_in: bool
     """The file declares burned-in annotation (Burned In Annotation is YES)."""
+    sex: str | None = None
+    """As the file words it (Patient's Sex)."""
+    age: str | None = None
+    """As the file words it, ``058Y`` (Patient's Age, DICOM PS3.5 6.2)."""
 
 
 @dataclass(frozen=True, slots=True)

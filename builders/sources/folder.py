@@ -1,6 +1,5 @@
 """A folder of images, with or without a table that says what they are."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -9,21 +8,21 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cxr_max.builders.sources.base import SourceInfo
-from cxr_max.builders.sources.mimic_tables import (
+from cxr_max.builders.sources.base import Inventory, SourceInfo
+from cxr_max.builders.sources.image_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, image_files
+from cxr_max.builders.sources.tables import (
     SPLIT_WORDS,
     existing_folder,
     finding_named,
     read_state,
     read_table,
+    sex_of,
 )
 from cxr_max.builders.sources.views import from_header, normalise_view
 from cxr_max.errors import RequestError
-from cxr_max.findings import State, blank, state_of
+from cxr_max.findings import State, blank, positives, state_of
 from cxr_max.records import DataUse, Radiograph, Split, Study
 
-DICOM_SUFFIXES: Final = (".dcm", ".dcm.gz")
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", *DICOM_SUFFIXES)
 TABLES: Final = ("manifest.csv", "labels.csv")
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "file": ("file", "path", "filename", "file_name", "image"),
@@ -38,7 +37,6 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What a column may be called, in any case; the first that is there counts. The 14 findings are others."""
 
-_SEXES: Final = {"m": "M", "male": "M", "f": "F", "female": "F"}
 _OPEN: Final = re.compile(
     r"\b(cc0|cc[ -]by|creative commons|public domain|pddl|odbl|odc|mit|apache|bsd|ms-pl|no restrictions?)\b"
 )
@@ -82,8 +80,8 @@ class Folder:
                 outside the folder, has a cell that its column's coding lacks, or contradicts itself.
         """
         self._root = existing_folder(root, "images")
-        found = sorted(_images(self._root))
-        table = _find_table(self._root, labels)
+        found = sorted(image_files(self._root))
+        table = self._table = _find_table(self._root, labels)
         rows = _rows_of_files(found, self._root) if table is None else _rows_of_table(table)
         self._studies: dict[str, list[_Row]] = {}
         for row in rows:
@@ -93,6 +91,7 @@ class Folder:
         self.total: int | None = len(self._studies)
         self.prerendered = not all(_is_dicom(row.file) for row in rows)
         self.info = SourceInfo("folder", "Images in a folder", _data_use(rows), "other", "")
+        self._listed = tuple(row.file for row in rows)
         left_out = len(set(found) - {row.file for row in rows})
         self.warnings = tuple(_warnings(rows, left_out, table))
 
@@ -118,14 +117,24 @@ class Folder:
         image = Radiograph(row.file, self._root / row.file, normalise_view(row.view, None, None))
         return from_header(image) if _is_dicom(row.file) else (image, None)
 
-
-def _images(root: Path) -> Iterator[str]:
-    """Relative POSIX paths of the images below ``root``; hidden ones and linked folders are passed over."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+    def inventory(self) -> Inventory:
+        """See ``Shipped``. Labels are counted by study, where they are present."""
+        labels: Counter[str] = Counter()
+        splits: Counter[str] = Counter()
+        for rows in self._studies.values():
+            fields = _study_fields(rows)
+            labels.update(positives(fields.findings or {}))
+            splits.update([fields.split] * len(rows) if fields.split else [])
+        return Inventory(
+            root=self._root,
+            tables=() if self._table is None else (self._table.name,),
+            absent=(f"{' or '.join(TABLES)} (what the images are)",) if self._table is None else (),
+            rows=len(self._listed),
+            counts={"images": len(self._listed), "studies": len(self._studies), **splits},
+            images=self._listed,
+            labels=labels,
+            unmapped=frozenset(),
+        )
 
 
 def _is_dicom(file: str) -> bool:
@@ -205,7 +214,7 @@ def _row(
         subject_id=values["subject_id"] or None,
         split=SPLIT_WORDS.get(split),
         view=values["view"],
-        sex=_SEXES.get(values["sex"].casefold()),
+        sex=sex_of(values["sex"]),
         age=float(age[1]) if age else None,
         licence=values["licence"],
         findings=findings,

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.builders.sources.base import Inventory, SourceInfo
+from cxr_max.builders.sources.mimic_inventory import inventory_of
 from cxr_max.builders.sources.mimic_tables import (
     CHEXPERT,
     DICOM_HOME,
@@ -19,8 +20,6 @@ from cxr_max.builders.sources.mimic_tables import (
     Dated,
     ImageRow,
     ReadReport,
-    existing_folder,
-    find_version,
     from_tables,
     locate,
     need_table,
@@ -28,6 +27,7 @@ from cxr_max.builders.sources.mimic_tables import (
     sibling,
     study_folder,
 )
+from cxr_max.builders.sources.tables import existing_folder, find_version
 from cxr_max.builders.sources.views import from_header
 from cxr_max.errors import RequestError
 from cxr_max.records import Study
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 RECORD_COLUMNS: Final = ("subject_id", "study_id", "dicom_id", "path")
 REPORTS: Final = "mimic-cxr-reports.zip"
+_LOST: Final = {
+    METADATA: "views and times come from each header",
+    SPLIT: "splits are null",
+    CHEXPERT: "labels are null",
+}
+"""Without tables of MIMIC-CXR-JPG."""
 CITATION: Final = (
     "Johnson AEW, Pollard TJ, Berkowitz SJ, Greenbaum NR, Lungren MP, Deng CY, Mark RG, Horng S. MIMIC-CXR, "
     "a de-identified publicly available database of chest radiographs with free-text reports. "
@@ -59,6 +65,15 @@ class MimicCxr:
         data_use="credentialed",
         licence="other",
         citation=CITATION,
+        home=DICOM_HOME,
+        download=(
+            "files/ (4.6 TB)",
+            "cxr-record-list.csv.gz",
+            "mimic-cxr-reports.zip",
+            "the tables of mimic-cxr-jpg",
+        ),
+        expected={"images": 377_110, "studies": 227_835},
+        overlaps=("mimic-cxr-jpg", "ms-cxr-t"),
     )
     prerendered = False
 
@@ -79,6 +94,8 @@ class MimicCxr:
         tables = locate([] if beside is None else [beside], labels)
         images = read_images(records, RECORD_COLUMNS, DICOM_HOME)
         self._catalogue = Catalogue.join(_describe(images, tables), tables)
+        self._tables = (records, *tables.values())
+        self._absent = tuple(f"{name}.csv.gz ({lost})" for name, lost in _LOST.items() if name not in tables)
         self._reports = [self._folder] if reports else None
         self.total: int | None = self._catalogue.count_studies()
         self.warnings = (
@@ -100,6 +117,11 @@ class MimicCxr:
         image, acquired_at = from_tables(row, path)
         return (image, acquired_at) if row.described else from_header(image)
 
+    def inventory(self) -> Inventory:
+        """See ``Shipped``."""
+        images = self._catalogue.images["path"]
+        return inventory_of(self._folder, self._catalogue, images, self._tables, self._absent)
+
 
 def _describe(images: "pd.DataFrame", tables: Mapping[str, Path]) -> "pd.DataFrame":
     if METADATA not in tables:
@@ -113,16 +135,11 @@ def _describe(images: "pd.DataFrame", tables: Mapping[str, Path]) -> "pd.DataFra
 
 
 def _table_warnings(tables: Mapping[str, Path]) -> Iterator[str]:
-    lost = {
-        METADATA: "views and times come from each header",
-        SPLIT: "splits are null",
-        CHEXPERT: "labels are null",
-    }
-    missing = [name for name in lost if name not in tables]
+    missing = [name for name in _LOST if name not in tables]
     if missing:
         names = ", ".join(f"{name}.csv.gz" for name in missing)
         yield (
-            f"Without {names}, {', '.join(lost[name] for name in missing)}: download what is missing from "
+            f"Without {names}, {', '.join(_LOST[name] for name in missing)}: download what is missing from "
             f"{JPG_HOME} into ../../mimic-cxr-jpg/2.1.0, or name its folder as labels."
         )
 

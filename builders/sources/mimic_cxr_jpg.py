@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.builders.sources.base import Inventory, SourceInfo
 from cxr_max.builders.sources.mimic_cxr import open_reports, report_warnings
+from cxr_max.builders.sources.mimic_inventory import inventory_of
 from cxr_max.builders.sources.mimic_tables import (
     CHEXPERT,
     JPG_HOME,
@@ -13,11 +14,10 @@ from cxr_max.builders.sources.mimic_tables import (
     METADATA_COLUMNS,
     RECORDS,
     SPLIT,
+    TEST_LABELS,
     Catalogue,
     Dated,
     ImageRow,
-    existing_folder,
-    find_version,
     from_tables,
     locate,
     need_table,
@@ -25,6 +25,7 @@ from cxr_max.builders.sources.mimic_tables import (
     sibling,
     study_folder,
 )
+from cxr_max.builders.sources.tables import existing_folder, find_version
 from cxr_max.records import Study
 
 CITATION: Final = (
@@ -49,6 +50,16 @@ class MimicCxrJpg:
         data_use="credentialed",
         licence="other",
         citation=CITATION,
+        home=JPG_HOME,
+        download=("files/ (570 GB)", "mimic-cxr-2.0.0-*.csv.gz", "mimic-cxr-2.1.0-test-set-labeled.csv"),
+        expected={
+            "images": 377_110,
+            "studies": 227_835,
+            "train": 368_960,
+            "validation": 2_991,
+            "test": 5_159,
+        },
+        overlaps=("mimic-cxr", "ms-cxr-t"),
     )
     prerendered = True
 
@@ -70,6 +81,7 @@ class MimicCxrJpg:
         images = read_images(tables[METADATA], METADATA_COLUMNS, JPG_HOME)
         images["described"] = True
         self._catalogue = Catalogue.join(images, tables)
+        self._tables = tables
         self._reports = self._report_folders() if reports else None
         self.total: int | None = self._catalogue.count_studies()
         self.warnings = (*self._catalogue.warnings(), *report_warnings(self._reports, self._catalogue))
@@ -86,3 +98,10 @@ class MimicCxrJpg:
     def _image(self, row: ImageRow) -> Dated:
         folder = self._folder / study_folder(row.subject_id, row.study_id)
         return from_tables(row, folder / f"{row.dicom_id}.jpg")
+
+    def inventory(self) -> Inventory:
+        """See ``Shipped``."""
+        rows = self._catalogue.images[["subject_id", "study_id", "dicom_id"]].itertuples(index=False, name=None)
+        images = (f"{study_folder(subject, study)}/{image}.jpg" for subject, study, image in rows)
+        absent = () if TEST_LABELS in self._tables else (f"{TEST_LABELS}.csv (a radiologist's labels)",)
+        return inventory_of(self._folder, self._catalogue, images, self._tables.values(), absent)

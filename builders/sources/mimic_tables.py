@@ -4,10 +4,6 @@ Layout and coding: Johnson et al. 2019, MIMIC-CXR (Sci Data 6, 317) and MIMIC-CX
 Tables are held in memory, a few hundred bytes an image; images are never opened here.
 """
 
-import os
-import re
-import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +11,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cxr_max.builders.sources.tables import (
+    SPLIT_WORDS,
+    count,
+    find_table,
+    find_version,
+    finding_named,
+    read_state,
+    read_table,
+    refuse,
+    refuse_conflicts,
+)
 from cxr_max.builders.sources.views import VIEW_ORDER, normalise_view
 from cxr_max.errors import RequestError
-from cxr_max.findings import FINDINGS, State, state_of
+from cxr_max.findings import FINDINGS, State
 from cxr_max.records import Radiograph, Split, Study
 
 if TYPE_CHECKING:
@@ -37,19 +44,6 @@ TEST_LABELS: Final = "mimic-cxr-2.1.0-test-set-labeled"
 RECORDS: Final = "cxr-record-list"
 JPG_HOME: Final = "https://physionet.org/content/mimic-cxr-jpg/2.1.0/"
 DICOM_HOME: Final = "https://physionet.org/content/mimic-cxr/2.1.0/"
-
-SPLIT_WORDS: Final[Mapping[str, Split]] = {
-    "train": "train",
-    "validate": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-}
-_COLUMN_NAMES: Final = {"no findings": "No Finding", "airspace opacity": "Lung Opacity"} | {
-    name.casefold(): name for name in FINDINGS
-}
-_DAMAGED: Final = (EOFError, OSError, ValueError, Warning, zlib.error)
-"""What pandas raises for a table that is cut short, not text or not rectangular."""
 
 
 class ImageRow(NamedTuple):
@@ -86,36 +80,6 @@ METADATA_COLUMNS: Final = (
 )
 
 
-def finding_named(text: str) -> str | None:
-    """The finding that a column or cell names, whatever its case; "Airspace Opacity" is Lung Opacity."""
-    return _COLUMN_NAMES.get(text.replace("_", " ").strip().casefold())
-
-
-def existing_folder(path: Path, what: str) -> Path:
-    """The absolute form of a folder's path.
-
-    Raises:
-        RequestError: there is no such folder.
-    """
-    folder = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symbolic links as they were given
-    if not folder.is_dir():
-        raise RequestError(f"{folder} is not a folder: name the one that holds {what}.")
-    return folder
-
-
-def find_version(root: Path, table: str) -> Path:
-    """The folder that holds ``table``: ``root``, or else its newest version folder (``2.1.0``) that does."""
-    versions = (path for path in root.iterdir() if re.fullmatch(r"\d+(\.\d+)+", path.name))
-    newest = sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
-    return next((folder for folder in (root, *newest) if find_table(folder, table)), root)
-
-
-def find_table(folder: Path, table: str) -> Path | None:
-    """A table, as shipped (``.csv.gz``) or unzipped; the compressed one where both are there."""
-    candidates = (folder / f"{table}.csv.gz", folder / f"{table}.csv")
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def need_table(folders: Iterable[Path], table: str, home: str) -> Path:
     """The first of ``folders`` that has ``table``.
 
@@ -130,38 +94,6 @@ def need_table(folders: Iterable[Path], table: str, home: str) -> Path:
     raise RequestError(f"{table}.csv.gz is missing from {where}: download it from {home}.")
 
 
-def read_table(path: Path, columns: Iterable[str] | None, home: str) -> "pd.DataFrame":
-    """Read a CSV table as stripped text, by column name; a blank cell is ``""``.
-
-    Args:
-        columns: those that must be there, in the order wanted, and the only ones kept; ``None`` keeps all.
-        home: where the table can be had from, for the messages.
-
-    Raises:
-        RequestError: the table is damaged or lacks a column.
-    """
-    import pandas as pd
-
-    wanted = None if columns is None else tuple(columns)
-    usecols = None if wanted is None else lambda name: name.strip() in wanted
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header, cut
-            frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=usecols, index_col=False
-            )
-    except _DAMAGED as error:
-        cause = " ".join(str(error).split())
-        raise RequestError(f"{path} cannot be read as a table ({cause}): get it anew from {home}.") from error
-    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    for name in wanted or ():
-        if name not in frame.columns:
-            raise RequestError(f"{path} has no column {name}: get it anew from {home}.")
-    for name in frame.columns:
-        frame[name] = frame[name].fillna("").str.strip()
-    return frame if wanted is None else frame[list(wanted)]
-
-
 def read_images(path: Path, columns: Iterable[str], home: str) -> "pd.DataFrame":
     """A table of one row per image: subject and study as numbers, repeated rows dropped.
 
@@ -171,23 +103,9 @@ def read_images(path: Path, columns: Iterable[str], home: str) -> "pd.DataFrame"
     frame = read_table(path, columns, home).drop_duplicates()
     refuse_conflicts(frame, "dicom_id", path, home)
     for name in ("subject_id", "study_id"):
-        _refuse(frame.loc[~frame[name].str.fullmatch(r"\d{1,18}"), name], path, f"an impossible {name}", home)
+        refuse(frame.loc[~frame[name].str.fullmatch(r"\d{1,18}"), name], path, f"an impossible {name}", home)
         frame[name] = frame[name].astype("int64")
     return frame
-
-
-def refuse_conflicts(frame: "pd.DataFrame", key: str, path: Path, home: str) -> None:
-    """
-    Raises:
-        RequestError: two rows that share ``key`` are left, so that they differ in something else.
-    """
-    repeated = frame.loc[frame.duplicated([key]), key]
-    _refuse(repeated, path, f"rows that contradict each other for {key}", home)
-
-
-def _refuse(values: "pd.Series[str]", path: Path, defect: str, home: str) -> None:
-    if len(values):
-        raise RequestError(f"{path} has {defect} {values.iloc[0]!r}: get it anew from {home}.")
 
 
 def read_splits(path: Path) -> "pd.Series[str]":
@@ -200,7 +118,7 @@ def read_splits(path: Path) -> "pd.Series[str]":
     refuse_conflicts(frame, "dicom_id", path, JPG_HOME)
     refuse_conflicts(frame[["study_id", "split"]].drop_duplicates(), "study_id", path, JPG_HOME)
     splits = frame.set_index("dicom_id")["split"]
-    _refuse(splits[~splits.isin(list(SPLIT_WORDS))], path, "the unknown split", JPG_HOME)
+    refuse(splits[~splits.isin(list(SPLIT_WORDS))], path, "the unknown split", JPG_HOME)
     return splits.map(SPLIT_WORDS)
 
 
@@ -218,7 +136,7 @@ def read_labels(path: Path) -> dict[int, States]:
     for name in ("study_id", *FINDINGS):
         if name not in frame.columns:
             raise RequestError(f"{path} has no column {name}: get it anew from {JPG_HOME}.")
-    _refuse(
+    refuse(
         frame.loc[~frame["study_id"].str.fullmatch(r"\d{1,18}"), "study_id"],
         path,
         "an impossible study_id",
@@ -250,18 +168,6 @@ def _states(column: "pd.Series[str]", path: Path) -> list[State | None]:
     return [states[code] for code in codes]
 
 
-def read_state(cell: str, where: str) -> State | None:
-    """One label cell: 1, 0, -1 or blank.
-
-    Raises:
-        RequestError: it holds anything else; ``where`` says which cell it is.
-    """
-    try:
-        return state_of(cell)
-    except ValueError:
-        raise RequestError(f"{where}: {cell!r} is no finding's state; write 1, 0, -1 or nothing.") from None
-
-
 def timestamp(date: str, time: str) -> datetime | None:
     """When an image was acquired, to the second: MIMIC's (shifted) StudyDate ``21800506``, StudyTime ``91500.0``.
 
@@ -273,11 +179,6 @@ def timestamp(date: str, time: str) -> datetime | None:
         return datetime.strptime(f"{date} {clock:0>6}", "%Y%m%d %H%M%S") if clock else None
     except ValueError:
         return None
-
-
-def count(cell: str) -> int | None:
-    """A number of pixels, or ``None`` where the cell holds none."""
-    return int(cell) if cell.isdecimal() else None
 
 
 def from_tables(row: ImageRow, path: Path) -> Dated:

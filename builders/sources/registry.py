@@ -1,27 +1,63 @@
 """``--source NAME[:PATH]`` -> an opened source."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from cxr_max.builders.sources.base import Source
+from cxr_max.builders.sources.base import Shipped, Source, SourceInfo
 from cxr_max.errors import RequestError
 
-_NEEDS_PATH: Final = {
-    "mimic-cxr-jpg": "the folder mimic-cxr-jpg/2.1.0 from PhysioNet",
-    "mimic-cxr": "the folder mimic-cxr/2.1.0 from PhysioNet",
-    "folder": "a folder of images",
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    """How one data set is opened. Its module is imported only then."""
+
+    module: str
+    kind: str
+    """The class."""
+    path: str
+    """What the path leads to."""
+    labels: bool = False
+    """Whether tables of labels may come from elsewhere."""
+    reports: bool = False
+
+    def load(self) -> Any:
+        return getattr(import_module(f"cxr_max.builders.sources.{self.module}"), self.kind)
+
+
+_SETS: Final = {
+    "mimic-cxr-jpg": _Set(
+        "mimic_cxr_jpg",
+        "MimicCxrJpg",
+        "the folder mimic-cxr-jpg/2.1.0 from PhysioNet",
+        labels=True,
+        reports=True,
+    ),
+    "mimic-cxr": _Set(
+        "mimic_cxr", "MimicCxr", "the folder mimic-cxr/2.1.0 from PhysioNet", labels=True, reports=True
+    ),
+    "open-i": _Set("open_i", "OpenI", "the folder with Open-I's reports and images", reports=True),
+    "chestxray14": _Set("chestxray14", "ChestXray14", "the folder with ChestX-ray14's tables and images"),
+    "chexpert": _Set("chexpert", "CheXpert", "the folder CheXpert-v1.0 or CheXpert-v1.0-small"),
+    "chestx-det10": _Set("chestx_det", "ChestXDet10", "the folder with ChestX-Det10's JSON files and images"),
+    "chestx-det": _Set("chestx_det", "ChestXDet", "the folder with ChestX-Det's JSON files and images"),
+    "vindr-cxr": _Set("vindr_cxr", "VinDrCxr", "the folder vindr-cxr/1.0.0 from PhysioNet"),
+    "padchest": _Set("padchest", "PadChest", "the folder with PadChest's table and images"),
+    "folder": _Set("folder", "Folder", "a folder of images", labels=True),
 }
-NAMES: Final = ("phantom", *_NEEDS_PATH)
+NAMES: Final = ("phantom", *_SETS)
 
 
 def open_source(spec: str, *, workspace: Path, labels: Path | None = None, reports: bool = False) -> Source:
     """Open the data set that ``spec`` names.
 
     Args:
-        spec: ``mimic-cxr-jpg:PATH``, ``mimic-cxr:PATH``, ``folder:PATH``, or ``phantom[:SEED]``.
+        spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED]``.
         workspace: where the phantom source writes its pictures; other sources write nothing.
-        labels: tables elsewhere than where the source looks for them.
-        reports: read the studies' reports too.
+        labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``.
+        reports: read the studies' reports too, where the set has any.
 
     Raises:
         RequestError: the name is unknown, the path is missing, or its tables are not as its owners ship them.
@@ -33,38 +69,58 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
         if labels is not None:
             raise RequestError("The phantom source knows its own labels: leave --labels out.")
         return PhantomSource(_seed(path), directory=workspace / "phantoms")
-    if name not in _NEEDS_PATH:
+    return _open(name, path, labels, reports)
+
+
+def open_copy(spec: str) -> Shipped:
+    """Open a user's copy of a data set, to compare it with what its owners ship.
+
+    Raises:
+        RequestError: as for ``open_source``; the phantom source is nobody's copy.
+    """
+    name, _, path = spec.partition(":")
+    if name == "phantom":
+        raise RequestError("The phantom source is drawn, not copied: there is nothing to check.")
+    return _open(name, path, None, reports=False)
+
+
+def _open(name: str, path: str, labels: Path | None, reports: bool) -> Shipped:
+    known = _SETS.get(name)
+    if known is None:
         raise RequestError(f"There is no source {name!r}: choose one of {', '.join(NAMES)}.")
     if not path:
-        raise RequestError(f"The source {name} needs a path, {name}:PATH, to {_NEEDS_PATH[name]}.")
-    root = Path(path).expanduser().resolve()
-    if name == "folder":
-        from cxr_max.builders.sources.folder import Folder
-
-        return Folder(root, labels=labels)
-    if name == "mimic-cxr":
-        from cxr_max.builders.sources.mimic_cxr import MimicCxr
-
-        return MimicCxr(root, labels=labels, reports=reports)
-    from cxr_max.builders.sources.mimic_cxr_jpg import MimicCxrJpg
-
-    return MimicCxrJpg(root, labels=labels, reports=reports)
+        raise RequestError(f"The source {name} needs a path, {name}:PATH, to {known.path}.")
+    if labels is not None and not known.labels:
+        raise RequestError(f"The source {name} brings its own labels: leave --labels out.")
+    options: dict[str, Any] = {"labels": labels} if known.labels else {}
+    options |= {"reports": reports} if known.reports else {}
+    opened: Callable[..., Shipped] = known.load()
+    return opened(Path(path).expanduser().resolve(), **options)
 
 
-def listing() -> list[dict[str, str]]:
-    """Every data set that can be read: how to name it, its terms, and what it is."""
-    from cxr_max.builders.sources.mimic_cxr import MimicCxr
-    from cxr_max.builders.sources.mimic_cxr_jpg import MimicCxrJpg
+def listing() -> list[dict[str, Any]]:
+    """Every data set that can be read: how to name it, its terms, what it is, where to get it, how much it is."""
     from cxr_max.builders.sources.phantom import INFO
 
-    known = [("phantom[:SEED]", INFO), ("mimic-cxr-jpg:PATH", MimicCxrJpg.info), ("mimic-cxr:PATH", MimicCxr.info)]
-    entries = [{"spec": spec, "data_use": info.data_use, "title": info.title} for spec, info in known]
-    folder = {
-        "spec": "folder:PATH",
-        "data_use": "by licence",
-        "title": "JPEG, PNG, TIFF or DICOM files, and a table if there is one",
+    entries = [_entry("phantom[:SEED]", INFO)]
+    entries += [_entry(f"{name}:PATH", known.load().info) for name, known in _SETS.items() if name != "folder"]
+    folder = SourceInfo(
+        "folder", "JPEG, PNG, TIFF or DICOM files, and a table if there is one", "open", "other", ""
+    )
+    return [*entries, {**_entry("folder:PATH", folder), "data_use": "by licence", "licence": "by licence"}]
+
+
+def _entry(spec: str, info: SourceInfo) -> dict[str, Any]:
+    return {
+        "spec": spec,
+        "data_use": info.data_use,
+        "title": info.title,
+        "licence": info.licence,
+        "home": info.home,
+        "download": list(info.download),
+        "expected": dict(info.expected),
+        "overlaps": list(info.overlaps),
     }
-    return [*entries, folder]
 
 
 def canonical(spec: str) -> str:

@@ -5,10 +5,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from cxr_max.errors import ImageError
 from cxr_max.records import FRONTAL, Radiograph, View
+
+if TYPE_CHECKING:
+    from cxr_max.image_file import Header
 
 VIEW_ORDER: Final[dict[View, int]] = {"PA": 0, "AP": 1, "LATERAL": 2, "LL": 3, "other": 4, "unknown": 5}
 """Frontal first: the order of a study's images that were taken at the same time."""
@@ -36,6 +40,12 @@ _SAYS_NOTHING: Final = frozenset(
 )
 """How the patient was placed, or that a view is not known: neither names one."""
 _MORE_THAN_ONE: Final = re.compile(r"LAT[A-Z]*|LL|DECUB[A-Z]*|VIEWS|OBL[A-Z]*|LAO|RAO|LPO|RPO")
+
+
+def frontal_first(image: Radiograph) -> tuple[bool, int, str]:
+    """Sorts a study's images where the views that are not named are frontal ones, as in sets that tell only these
+    from lateral ones."""
+    return image.view not in (*FRONTAL, "unknown"), VIEW_ORDER[image.view], image.image_id
 
 
 @lru_cache(maxsize=4096)
@@ -72,6 +82,16 @@ def _words(text: str | None) -> list[str]:
     return re.findall(r"[A-Z]+", upper)
 
 
+def only_frontal_named(text: str) -> View:
+    """The one frontal projection that a text names, whatever else it names: PA for "PA and lateral views".
+
+    Returns:
+        ``unknown`` where it names none, or both.
+    """
+    named = {_NAMES[word] for word in _words(text) if word in _NAMES} & FRONTAL
+    return named.pop() if len(named) == 1 else "unknown"
+
+
 def _single_frontal(procedure: str | None) -> View:
     words = _words(procedure)
     named = {_NAMES[word] for word in words if word in _NAMES}
@@ -97,14 +117,24 @@ def from_header(image: Radiograph) -> tuple[Radiograph, datetime | None]:
     What is known already is kept. A file that is absent or has no readable header is returned as it came:
     rendering it will fail and name the gap.
     """
+    header = header_of(image.path)
+    return (image, None) if header is None else (described(image, header), header.acquired_at)
+
+
+def header_of(path: Path) -> "Header | None":
+    """What the header of an image file says; ``None`` where it is absent or has none that can be read."""
     from cxr_max.radiograph import read_header
 
     try:
-        header = read_header(image.path)
+        return read_header(path)
     except (ImageError, OSError):
-        return image, None
+        return None
+
+
+def described(image: Radiograph, header: "Header") -> Radiograph:
+    """An image with what its header knows; what is known already is kept."""
     view = image.view if image.view != "unknown" else normalise_view(header.view_position, None, None)
-    filled = replace(
+    return replace(
         image,
         view=view,
         photometric_interpretation=header.photometric_interpretation,
@@ -112,4 +142,3 @@ def from_header(image: Radiograph) -> tuple[Radiograph, datetime | None]:
         columns=header.columns,
         pixel_spacing_mm=header.pixel_spacing_mm,
     )
-    return filled, header.acquired_at
