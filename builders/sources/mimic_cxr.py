@@ -131,6 +131,8 @@ def _describe(images: "pd.DataFrame", tables: Mapping[str, Path]) -> "pd.DataFra
     described = metadata.drop(columns=["subject_id", "study_id"]).assign(described=True)
     joined = images.merge(described, on="dicom_id", how="left")
     joined["described"] = joined["described"].eq(True)
+    for name in joined.select_dtypes("category"):
+        joined[name] = joined[name].astype("str")
     return joined.fillna("")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxr_max.builders.sources.tables import (
     SPLIT_WORDS,
+    all_differ,
     count,
     find_table,
     find_version,
@@ -28,7 +29,9 @@ from cxr_max.findings import FINDINGS, State
 from cxr_max.records import Radiograph, Split, Study
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 States = tuple[State | None, ...]
 """One study's labels, in the order of ``FINDINGS``."""
@@ -94,32 +97,42 @@ def need_table(folders: Iterable[Path], table: str, home: str) -> Path:
     raise RequestError(f"{table}.csv.gz is missing from {where}: download it from {home}.")
 
 
+_STATES: Final[tuple[State | None, ...]] = (None, 1, 0, -1)
+_NUMEROUS: Final = frozenset({"dicom_id", "subject_id", "study_id", "path", "StudyTime"})
+"""Columns with nearly as many texts as rows."""
+
+
 def read_images(path: Path, columns: Iterable[str], home: str) -> "pd.DataFrame":
-    """A table of one row per image: subject and study as numbers, repeated rows dropped.
+    """A table of one row per image, repeated rows dropped: subject and study as numbers, views as categories.
 
     Raises:
         RequestError: an id is no number, or an image has two rows that differ.
     """
-    frame = read_table(path, columns, home).drop_duplicates()
-    refuse_conflicts(frame, "dicom_id", path, home)
+    wanted = tuple(columns)
+    frame = read_table(path, wanted, home, categories=set(wanted) - _NUMEROUS)
+    if not all_differ(frame["dicom_id"]):
+        frame = frame.drop_duplicates()
+        refuse_conflicts(frame, "dicom_id", path, home)
     for name in ("subject_id", "study_id"):
-        refuse(frame.loc[~frame[name].str.fullmatch(r"\d{1,18}"), name], path, f"an impossible {name}", home)
-        frame[name] = frame[name].astype("int64")
+        frame[name] = _numbers(frame[name], path, home)
     return frame
 
 
+def _numbers(column: "pd.Series[str]", path: Path, home: str) -> "pd.Series[int]":
+    refuse(column[~column.str.fullmatch(r"\d{1,18}")], path, f"an impossible {column.name}", home)
+    return column.astype("int64")
+
+
 def read_splits(path: Path) -> "pd.Series[str]":
-    """The split of every image, indexed by ``dicom_id``; ``validate`` becomes ``validation``.
+    """The split of every study, indexed by ``study_id``; ``validate`` becomes ``validation``.
 
     Raises:
         RequestError: a split is none of MIMIC's three, or the images of a study have different ones.
     """
-    frame = read_table(path, ("dicom_id", "study_id", "split"), JPG_HOME).drop_duplicates()
-    refuse_conflicts(frame, "dicom_id", path, JPG_HOME)
-    refuse_conflicts(frame[["study_id", "split"]].drop_duplicates(), "study_id", path, JPG_HOME)
-    splits = frame.set_index("dicom_id")["split"]
-    refuse(splits[~splits.isin(list(SPLIT_WORDS))], path, "the unknown split", JPG_HOME)
-    return splits.map(SPLIT_WORDS)
+    frame = read_table(path, ("study_id", "split"), JPG_HOME, categories=("split",)).drop_duplicates()
+    refuse_conflicts(frame, "study_id", path, JPG_HOME)
+    refuse(frame["split"][~frame["split"].isin(list(SPLIT_WORDS))], path, "the unknown split", JPG_HOME)
+    return frame.set_index(_numbers(frame["study_id"], path, JPG_HOME))["split"].map(SPLIT_WORDS)
 
 
 def read_labels(path: Path) -> dict[int, States]:
@@ -131,41 +144,38 @@ def read_labels(path: Path) -> dict[int, States]:
     Raises:
         RequestError: a column is missing, a cell is none of these, or a study has two rows that differ.
     """
-    frame = read_table(path, None, JPG_HOME)
+    frame = read_table(path, None, JPG_HOME, categories=FINDINGS)
     frame = frame.rename(columns=lambda name: finding_named(name) or name)
     for name in ("study_id", *FINDINGS):
         if name not in frame.columns:
             raise RequestError(f"{path} has no column {name}: get it anew from {JPG_HOME}.")
-    refuse(
-        frame.loc[~frame["study_id"].str.fullmatch(r"\d{1,18}"), "study_id"],
-        path,
-        "an impossible study_id",
-        JPG_HOME,
-    )
-    studies = frame["study_id"].astype("int64").tolist()
-    seen: dict[States, States] = {}
-    labels: dict[int, States] = {}
-    for study, row in zip(
-        studies, zip(*(_states(frame[name], path) for name in FINDINGS), strict=True), strict=True
-    ):
-        states = seen.setdefault(row, row)
-        if labels.setdefault(study, states) != states:
-            _refuse_study(study, path)
-    return labels
+    frame = frame[["study_id", *FINDINGS]]
+    if not all_differ(frame["study_id"]):
+        frame = frame.drop_duplicates()
+        refuse_conflicts(frame, "study_id", path, JPG_HOME)
+    studies = _numbers(frame["study_id"], path, JPG_HOME).tolist()
+    rows, kinds = _kinds(_states(frame[name], path) for name in FINDINGS)
+    return {study: kinds[row] for study, row in zip(studies, rows, strict=True)}
 
 
-def _refuse_study(study: int, path: Path) -> None:
-    raise RequestError(
-        f"{path} has rows that contradict each other for study_id {study}: get it anew from {JPG_HOME}."
-    )
-
-
-def _states(column: "pd.Series[str]", path: Path) -> list[State | None]:
+def _states(column: "pd.Series[str]", path: Path) -> "NDArray[np.int64]":
+    """(n,): each cell's place in ``_STATES``."""
+    import numpy as np
     import pandas as pd
 
     codes, cells = pd.factorize(column)
     states = [read_state(str(cell), f"{path}, column {column.name}") for cell in cells]
-    return [states[code] for code in codes]
+    return np.array([_STATES.index(state) for state in states], dtype=np.int64)[codes]
+
+
+def _kinds(columns: "Iterable[NDArray[np.int64]]") -> tuple[list[int], list[States]]:
+    """Each row's place among those that differ, and these: a few thousand tuples for all studies."""
+    import numpy as np
+
+    numbers = sum(column * len(_STATES) ** place for place, column in enumerate(columns))
+    different, places = np.unique(numbers, return_inverse=True)
+    digits = (different[:, None] // len(_STATES) ** np.arange(len(FINDINGS))) % len(_STATES)
+    return places.tolist(), [tuple(_STATES[digit] for digit in row) for row in digits.tolist()]
 
 
 def timestamp(date: str, time: str) -> datetime | None:
@@ -226,17 +236,21 @@ class Catalogue:
 
     @classmethod
     def join(cls, images: "pd.DataFrame", tables: Mapping[str, Path]) -> "Catalogue":
-        """Sort the images by subject and study, as numbers, and read what splits and labels were located."""
+        """Read what splits and labels were located.
+
+        Args:
+            images: sorted by subject and study, as numbers, in place: a copy of them would be felt.
+        """
         images["split"] = ""
         if SPLIT in tables:
-            images["split"] = images["dicom_id"].map(read_splits(tables[SPLIT])).fillna("")
+            images["split"] = images["study_id"].map(read_splits(tables[SPLIT])).astype("str").fillna("")
         for name in set(ImageRow._fields) - set(images.columns):
             images[name] = ""
-        ordered = images.sort_values(["subject_id", "study_id", "dicom_id"], ignore_index=True)
+        images.sort_values(["subject_id", "study_id"], kind="stable", ignore_index=True, inplace=True)
         labels, test_labels = (
             read_labels(tables[name]) if name in tables else {} for name in (CHEXPERT, TEST_LABELS)
         )
-        return cls(ordered[list(ImageRow._fields)], labels, test_labels)
+        return cls(images[list(ImageRow._fields)], labels, test_labels)
 
     def count_studies(self) -> int:
         """How many studies ``studies`` yields."""
