@@ -188,6 +188,7 @@ def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, Any], tal
         "cxr_max_version": __version__,
         "source": asdict(info),
         "settings": dict(settings),
+        "recipients": ledger.recipients(),
         "simulated": tally.simulated > 0,
         "derived": {},
         "prompts": [

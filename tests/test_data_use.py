@@ -34,7 +34,7 @@ def write(folder: Path, **changes: str | None) -> Path:
         ("http://127.0.0.1:8000/v1", None, "local"),
         ("http://localhost:8000/v1", None, "local"),
         ("http://[::1]:8000/v1", None, "local"),
-        ("http://127.0.0.1:8000/v1", "remote", "local"),
+        ("http://127.0.0.1:8000/v1", "remote", "remote"),
         ("https://api.openai.com/v1", None, "remote"),
         ("http://192.168.1.5:8000/v1", None, "remote"),
         ("http://192.168.1.5:8000/v1", "local", "local"),
