@@ -9,10 +9,12 @@ import ipaddress
 import re
 import socket
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date as Date
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,6 +27,12 @@ _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.
 """RFC 1918 and RFC 4193: what a laboratory's own network is made of."""
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _LONGEST: Final = 200
+_MIMIC: Final = re.compile(r"(^|/)[0-9a-f]{8}(-[0-9a-f]{8}){4}\b|(^|/)p1\d/p1\d{7}/s5\d{7}(/|$)")
+"""A dicom_id of MIMIC-CXR, or the folders of one of its studies."""
+_LICENCES: Final = ("LICENSE.txt", "LICENSE", "license.txt")
+_CREDENTIALED: Final = re.compile(rb"(?i)physionet\s+(contributor review|credentialed|restricted)\s+health")
+_ABOVE: Final = 4
+"""How many folders above a folder of images are looked at: MIMIC's images lie four below its licence."""
 _FREE: Final = frozenset({"open", "registration"})
 """Classes that any service may see. Whatever is in no class is credentialed."""
 _PROMISES = ("zero_retention", "no_training", "no_human_review")
@@ -50,6 +58,24 @@ class Attestation:
     def holds_on(self, day: Date) -> bool:
         """Whether it was made by then and has not expired."""
         return self.date <= day <= self.expiry
+
+
+def credentialed_sign(root: Path, files: Iterable[str]) -> str | None:
+    """What shows that a folder holds credentialed data of PhysioNet, whatever its own table says; ``None`` if
+    nothing does. Files that were renamed and taken out of their folders show nothing any more.
+
+    Args:
+        files: paths below ``root``.
+    """
+    named = next((file for file in files if _MIMIC.search(file)), None)
+    if named is not None:
+        return f"{named} is named as MIMIC-CXR's images are"
+    for folder in (root.resolve(), *islice(root.resolve().parents, _ABOVE)):
+        for name in _LICENCES:
+            with suppress(OSError):
+                if _CREDENTIALED.search((folder / name).read_bytes()[:10_000]):
+                    return f"{folder / name} is PhysioNet's licence for credentialed data"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
