@@ -4,7 +4,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,8 @@ class Listener:
     bodies: list[bytes] = field(default_factory=list)
     moved: tuple[int, str] | None = None
     """The status and the Location that every request is answered with."""
+    says: Callable[[str], tuple[dict[str, str], bytes]] | None = None
+    """Headers and body of the answer to a path; by default a good reply."""
 
     @property
     def silent(self) -> bool:
@@ -45,16 +47,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         heard: Listener = self.server.heard  # type: ignore[attr-defined]
-        heard.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        heard.bodies.append(self._body())
         wire = "gemini" if "generateContent" in self.path else "anthropic" if "messages" in self.path else "openai"
-        answer = b"" if heard.moved else GOOD[wire]
-        self.send_response(heard.moved[0] if heard.moved else 200)
+        status, headers, answer = 200, dict[str, str](), GOOD[wire]
         if heard.moved:
-            self.send_header("Location", heard.moved[1])
+            status, headers, answer = heard.moved[0], {"Location": heard.moved[1]}, b""
+        elif heard.says is not None:
+            headers, answer = heard.says(self.path)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size + 2)[:-2])
+        self.rfile.readline()
+        return b"".join(chunks)
 
     do_GET = do_CONNECT = do_POST
 
