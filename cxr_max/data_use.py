@@ -6,6 +6,7 @@ review are all verified; models on one's own machines are recommended instead.
 """
 
 import ipaddress
+import os
 import re
 import socket
 import tomllib
@@ -67,9 +68,14 @@ def credentialed_sign(root: Path, files: Iterable[str]) -> str | None:
     Args:
         files: paths below ``root``.
     """
-    named = next((file for file in files if _MIMIC.search(file)), None)
-    if named is not None:
-        return f"{named} is named as MIMIC-CXR's images are"
+    folders: dict[Path, str] = {}
+    for file in files:
+        path = root / file
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+        real = os.path.realpath(path) if path.is_symlink() else f"{folders[path.parent]}/{path.name}"
+        if _MIMIC.search(real):
+            return f"{file} is named as MIMIC-CXR's images are, or lies among them"
     for folder in (root.resolve(), *islice(root.resolve().parents, _ABOVE)):
         for name in _LICENCES:
             with suppress(OSError):

@@ -311,7 +311,7 @@ def permit(gate: Gate, model: Model) -> None:
 def _follow_nobody(model: Model) -> None:
     """A redirect could turn a local model into a remote one; the SDKs' clients follow them unless told."""
     http = getattr(getattr(model.api, "client", None), "_client", None)
-    if hasattr(http, "follow_redirects"):
+    if http is not None and hasattr(http, "follow_redirects"):
         http.follow_redirects = False
 
 

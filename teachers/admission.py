@@ -9,6 +9,7 @@ from cxr_max.records import Place
 from cxr_max.teachers.base import TeacherSpec
 from cxr_max.teachers.desk import Watch
 from cxr_max.teachers.secrets import redact
+from cxr_max.teachers.wire import heeds_environment
 
 Check = Callable[[str, str, Place], Recipient]
 """``Gate.check`` or ``Gate.check_batch``."""
@@ -27,7 +28,7 @@ def admit(check: Check, specs: Iterable[TeacherSpec], ledger: Ledger, keys: Sequ
         _refuse_keys(recipient, keys)
     ledger.keep_recipients(recipient for _, recipient in admitted)
     for spec, recipient in admitted:
-        if recipient.attestation is not None and (proxy := proxy_of(spec.endpoint)):
+        if recipient.attestation is not None and heeds_environment(spec) and (proxy := proxy_of(spec.endpoint)):
             watch.warned(
                 f"What {spec.name} is sent passes the proxy {proxy}, which the environment names: it sees nothing"
                 f" of it unless this machine trusts its certificates; NO_PROXY={recipient.host} goes round it."

@@ -15,6 +15,7 @@ from cxr_max.teachers.wire import (
     ToAnotherHost,
     base64_of,
     ended_of,
+    heeds_environment,
     read_body,
     refuse_other_than,
     reply_or_error,
@@ -70,7 +71,7 @@ def connected(spec: TeacherSpec, base_url: str, api_key: str) -> tuple[genai.Cli
     # A session of our own: the SDK's would follow proxies of the environment to a local endpoint too.
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        trust_env=spec.place == "remote",
+        trust_env=heeds_environment(spec),
         trace_configs=[_staying_at(base_url)],
     )
     options = types.HttpOptions(

@@ -13,6 +13,7 @@ from cxr_max.teachers.wire import (
     PICTURE,
     base64_of,
     ended_of,
+    heeds_environment,
     read_body,
     reply_or_error,
     stays_at,
@@ -67,7 +68,7 @@ def connected(spec: TeacherSpec, base_url: str, api_key: str) -> openai.AsyncOpe
         http_client=openai.DefaultAioHttpClient(
             timeout=spec.timeout_s,
             follow_redirects=False,
-            trust_env=spec.place == "remote",
+            trust_env=heeds_environment(spec),
             event_hooks=stays_at(base_url),
         ),
     )

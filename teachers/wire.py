@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from cxr_max.data_use import host_of
+from cxr_max.data_use import host_of, place_of
 from cxr_max.records import Ended, Reply
-from cxr_max.teachers.base import ErrorKind, TeacherError
+from cxr_max.teachers.base import ErrorKind, TeacherError, TeacherSpec
 from cxr_max.teachers.rate_limits import LONGEST_WAIT_S, limits_of, retry_after_s
 
 JSON: Final = {"Content-Type": "application/json"}
@@ -158,6 +158,11 @@ def refuse_other_than(base_url: str) -> Callable[[str], None]:
             raise ToAnotherHost(f"the service names {asked.hostname} for it, and nothing is sent there")
 
     return refuse
+
+
+def heeds_environment(spec: TeacherSpec) -> bool:
+    """Whether proxies and .netrc of the environment count: never for what listens here, gateway or not."""
+    return spec.place == "remote" and place_of(spec.endpoint) == "remote"
 
 
 def stays_at(base_url: str) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:

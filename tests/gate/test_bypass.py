@@ -212,6 +212,20 @@ def test_a_licence_column_does_not_open_mimic(tmp_path: Path, name: str, data_us
     assert any("named as MIMIC-CXR's" in warning for warning in source.warnings) == (data_use != "open")
 
 
+def test_links_to_mimic_are_mimic(tmp_path: Path) -> None:
+    original = tmp_path / "data" / "p10" / "p10000032" / "s50414267" / "one.jpg"
+    original.parent.mkdir(parents=True)
+    original.write_bytes(b"not opened")
+    for name in ("linked", "below"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "linked" / "x.jpg").symlink_to(original)
+    (tmp_path / "below" / "sub").symlink_to(original.parent, target_is_directory=True)
+    (tmp_path / "linked" / "manifest.csv").write_text("file,licence\nx.jpg,CC0\n")
+    (tmp_path / "below" / "manifest.csv").write_text("file,licence\nsub/one.jpg,CC0\n")
+    for name in ("linked", "below"):
+        assert open_source(f"folder:{tmp_path / name}", workspace=tmp_path).info.data_use == "credentialed"
+
+
 @pytest.mark.parametrize(
     "words", ["The PhysioNet Credentialed Health Data License", "PhysioNet Restricted Health Data"]
 )

@@ -117,6 +117,18 @@ def test_no_proxy_of_the_environment_carries_a_local_request(
 
 
 @every_wire
+def test_a_gateway_on_this_machine_is_asked_through_no_proxy_either(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attested one is asked over plain http, which a proxy could read."""
+    with listening() as proxy, listening() as service:
+        for name in PROXIES:
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        ask(wire, f"http://127.0.0.1:{service.port}", place="remote")
+        assert len(service.bodies) == 1 and proxy.silent
+
+
+@every_wire
 def test_no_variable_of_an_sdk_moves_the_endpoint(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     with mapped(), listening() as target, listening() as service:
         elsewhere = f"http://{OTHER}:{target.port}"

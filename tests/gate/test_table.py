@@ -204,6 +204,7 @@ def outcome(case: Case, code: int, said: str, service: Listener, opened: list[st
     elif case.outcome == "not followed":
         assert code == 3 and len(service.bodies) >= 1
     else:
+        assert opened or case.data_use != "credentialed", "or else that none was opened would say nothing"
         assert code in {0, 3} and service.bodies and all(b"image/jpeg;base64" in one for one in service.bodies)
 
 
