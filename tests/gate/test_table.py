@@ -208,6 +208,32 @@ def outcome(case: Case, code: int, said: str, service: Listener, opened: list[st
         assert code in {0, 3} and service.bodies and all(b"image/jpeg;base64" in one for one in service.bodies)
 
 
+@pytest.mark.parametrize("prompt", ["diagnose", "rationale", "report"])
+def test_no_word_of_a_report_is_sent(world: World, prompt: str) -> None:
+    """Not even to this machine: no prompt gives one, whatever lies beside the images."""
+    dicom = world.mimic.parents[1] / "mimic-cxr" / "2.1.0"
+    assert (dicom / "mimic-cxr-reports.zip").is_file()
+    with listening() as service:
+        arguments = [
+            "--teachers",
+            "mine",
+            "--roster",
+            str(roster(world.folder / "r.toml", "loopback", service.port)),
+        ]
+        source = ["--source", f"mimic-cxr:{dicom}", "--prompt", prompt, "--out", str(world.folder / "out")]
+        code, _ = ran(["build", *source, *arguments])
+    assert code in {0, 3} and service.bodies
+    for body in service.bodies:
+        for words in (
+            b"FINAL REPORT",
+            b"INDICATION",
+            b"year old with cough",
+            b"The heart is enlarged",
+            b"pacemaker is",
+        ):
+            assert words not in body
+
+
 def test_the_listener_hears_whoever_comes(world: World) -> None:
     """Or else that nobody came would say nothing."""
     with listening() as service:
