@@ -295,9 +295,13 @@ class Gate:
                 f" {self.source}, which is credentialed data: renew it with the provider and run the same command"
                 " again."
             )
+        counts = f"{self.source} is credentialed data"
+        if self.source == "folder":
+            counts = (
+                "A folder without an open licence for each image, or with images of MIMIC, is credentialed data"
+            )
         return (
-            f"{self.source} is credentialed data and {teacher} is a remote service ({host}). PhysioNet's terms"
-            " (24 September 2025) allow that only where zero retention, no training and no human review are"
-            " verified. Ask a local vLLM teacher instead, or give --attestation FILE with a table for provider"
-            f' = "{host}".'
+            f"{counts} and {teacher} is a remote service ({host}). PhysioNet's terms (24 September 2025) allow that"
+            " only where zero retention, no training and no human review are verified. Ask a local vLLM teacher"
+            f' instead, or give --attestation FILE with a table for provider = "{host}".'
         )
