@@ -301,7 +301,7 @@ class Gate:
                 "A folder without an open licence for each image, or with images of MIMIC, is credentialed data"
             )
         return (
-            f"{counts} and {teacher} is a remote service ({host}). PhysioNet's terms (24 September 2025) allow that"
-            " only where zero retention, no training and no human review are verified. Ask a local vLLM teacher"
+            f"{counts} and {teacher} is a remote service ({host}). PhysioNet's terms (24 September 2025) allow"
+            " that only where zero retention, no training and no human review are verified. Ask a local vLLM teacher"
             f' instead, or give --attestation FILE with a table for provider = "{host}".'
         )
