@@ -302,6 +302,6 @@ class Gate:
             )
         return (
             f"{counts} and {teacher} is a remote service ({host}). PhysioNet's terms (24 September 2025) allow"
-            " that only where zero retention, no training and no human review are verified. Ask a local vLLM teacher"
-            f' instead, or give --attestation FILE with a table for provider = "{host}".'
+            " that only where zero retention, no training and no human review are verified. Ask a local vLLM"
+            f' teacher instead, or give --attestation FILE with a table for provider = "{host}".'
         )
