@@ -24,6 +24,7 @@ from cxr_max.ledger import Answered, Ledger
 from cxr_max.ledger_batches import BatchState, Member, SentBatch
 from cxr_max.records import Question
 from cxr_max.shards import disk_refusals_named
+from cxr_max.teachers.admission import admit
 from cxr_max.teachers.asking import Batch
 from cxr_max.teachers.base import ErrorKind, TeacherError
 from cxr_max.teachers.batch.base import BatchService, Cancelled, Progress
@@ -77,10 +78,10 @@ class BatchAsking:
             StorageError: the ledger or a file cannot be written; the batches stay at the services.
         """
         try:
-            for service in self.services:
-                spec = service.spec
-                self.gate.check_batch(spec.name, spec.endpoint, spec.place)
-                self._desks[spec.name] = self._desk(service)
+            if open_round is not None:
+                specs = (service.spec for service in self.services)
+                admit(self.gate.check_batch, specs, self.ledger, self.keys, self.watch)
+            self._desks = {service.spec.name: self._desk(service) for service in self.services}
             clear(self.folder)
             await self._rounds(open_round)
         except BaseExceptionGroup as group:

@@ -146,8 +146,8 @@ def cancel_batches(out: Path, roster_file: Path | None, watch: BatchWatch, stopp
         if named:
             chosen = roster.choose(known, ",".join(sorted(teacher for teacher, _ in named)))
             specs = at_batch_price(chosen)
-            # Nothing is sent here but ids: the data were let pass when the batches were submitted.
-            gate = Gate("the batches' data", "open")
+            # Nothing is sent here but ids, so the gate is not asked; it would let nothing pass.
+            gate = Gate("the batches' data", "credentialed")
             with simulator_for(specs) as simulator:
                 address = simulator.address if simulator else None
                 parties = Parties(specs, roster.keys_of(specs), gate, address)

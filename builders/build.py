@@ -256,9 +256,9 @@ def prepare(request: BuildRequest, workspace: Path) -> Prepared:
 
 def _check(request: BuildRequest) -> _Checked:
     prepared = prepare(request, request.out)
-    keys = roster.keys_of(prepared.wanted.teachers)
     for spec in prepared.wanted.teachers:
         prepared.gate.check(spec.name, spec.endpoint, spec.place)
+    keys = roster.keys_of(prepared.wanted.teachers)
     if request.max_cost_usd is not None:
         # Not a number is no limit.
         if not request.max_cost_usd >= 0:

@@ -95,7 +95,8 @@ def fill(
             method = f"student {synthesis.writer.spec.model}, else {method}"
             synthesis.ask(each for split in SPLITS for each in votes.each(split))
         filling = _Filling(votes, synthesis, method, watch)
-        add_configs(release, {"consensus": filling.consensus, "preferences": filling.preferences})
+        sent_to = synthesis.ledger.recipients() if synthesis is not None else ()
+        add_configs(release, {"consensus": filling.consensus, "preferences": filling.preferences}, sent_to)
     return filling.filled()
 
 

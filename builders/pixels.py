@@ -84,6 +84,11 @@ def open_pixels(release: Path, images: str | None = None, *, reports: bool = Fal
             f"The release is of {manifest['source']['name']}, and --images names {source.info.name}: give its own"
             " source."
         )
+    if source.info.data_use == "credentialed" != manifest["source"]["data_use"]:
+        raise RequestError(
+            f"The release says that its images are {manifest['source']['data_use']}, and those of {spec} are"
+            f" {source.info.data_use}: give the copy that it was built from, or build it again."
+        )
     wanted = {study for split in SPLITS for study, _, _ in read_questions(release, split)}
     looked = source.total if source.total is not None else _ENDLESS * len(wanted) + 100
     studies: dict[str, Study] = {}

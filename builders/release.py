@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -115,12 +115,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def add_configs(folder: Path, configs: Mapping[str, Callable[[], Mapping[str, Any]]]) -> dict[str, Any]:
+def add_configs(
+    folder: Path, configs: Mapping[str, Callable[[], Mapping[str, Any]]], recipients: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Write configs that were derived from the trajectories, and renew the seal.
 
     Args:
         configs: by name, what writes its shards and returns what the manifest shall say of it: ``counts`` and
             ``method``.
+        recipients: to whom trajectories and images were sent for it, as ``Ledger.recipients`` says.
 
     Raises:
         RequestError: the release is not sealed.
@@ -132,6 +135,8 @@ def add_configs(folder: Path, configs: Mapping[str, Callable[[], Mapping[str, An
         made = write()
         manifest["counts"][config] = made["counts"]
         manifest["derived"][config] = {"method": made["method"], "from": manifest["trajectories_digest"]}
+        if recipients:
+            manifest["derived"][config]["recipients"] = list(recipients)
     return _seal(folder, manifest)
 
 
@@ -188,6 +193,7 @@ def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, Any], tal
         "cxr_max_version": __version__,
         "source": asdict(info),
         "settings": dict(settings),
+        "recipients": ledger.recipients(),
         "simulated": tally.simulated > 0,
         "derived": {},
         "prompts": [

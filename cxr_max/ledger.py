@@ -3,7 +3,7 @@
 A reply is committed here before anything else is done with it; the release is derived from this file alone.
 Three facts are kept: which bytes a file held (``files``), which rows the release shall have (``questions``)
 and what was answered (``replies``). ``failures`` and ``gaps`` say what is missing and why, ``batches`` what is
-at the services (see ``ledger_batches``).
+at the services (see ``ledger_batches``), ``recipients`` to whom the data-use gate let anything be sent.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cxr_max import ledger_schema
+from cxr_max.data_use import Recipient
 from cxr_max.errors import RequestError, StorageError
 from cxr_max.ledger_batches import BatchTables
 from cxr_max.records import Question, Reply, Sampling
@@ -291,6 +292,11 @@ class Ledger(BatchTables):
                 [row[:2] for row in rows],
             )
 
+    def keep_recipients(self, recipients: Iterable[Recipient]) -> None:
+        """Remember to whom data go from now on, and under which attestation; what is known stays."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO recipients VALUES (?, ?, ?, ?)", map(_recipient_row, recipients))
+
     # Reading back.
 
     def rows(self, split: str | None = None) -> Iterator[tuple[Question, Answered]]:
@@ -352,6 +358,14 @@ class Ledger(BatchTables):
         query = "SELECT request_sha256, teacher, at, kind, message FROM failures ORDER BY teacher, request_sha256"
         return [Failure(key, t, datetime.fromisoformat(at), k, m) for key, t, at, k, m in self._read(query)]
 
+    def recipients(self) -> list[dict[str, Any]]:
+        """Everybody to whom data went or may have gone, as JSON holds it: the fields of ``Recipient``."""
+        query = "SELECT teacher, place, host, attestation FROM recipients ORDER BY 1, 2, 3, 4"
+        return [
+            {"teacher": teacher, "place": place, "host": host or None, "attestation": json.loads(attestation)}
+            for teacher, place, host, attestation in self._read(query)
+        ]
+
     def gaps(self) -> list[Gap]:
         """What the last run could not ask about."""
         query = "SELECT study_id, image_ids, reason FROM gaps ORDER BY study_id, image_ids"
@@ -392,6 +406,12 @@ def _question_of(values: dict[str, object]) -> Question:
         "structured_answer": bool(values["structured_answer"]),
     }
     return Question(**decoded)  # type: ignore[arg-type]
+
+
+def _recipient_row(recipient: Recipient) -> tuple[str, ...]:
+    attestation = recipient.attestation and dataclasses.asdict(recipient.attestation)
+    said = json.dumps(attestation, default=str, sort_keys=True)
+    return recipient.teacher, recipient.place, recipient.host or "", said
 
 
 def _reply_row(answer: Answered) -> tuple[object, ...]:

@@ -134,6 +134,8 @@ def _merge(db: sqlite3.Connection) -> Merged:
     db.execute(_FAILURES)
     db.execute("DELETE FROM main.failures WHERE request_sha256 IN (SELECT request_sha256 FROM main.replies)")
     _merge_gaps(db)
+    if _columns(db, "recipients"):
+        db.execute(f"INSERT OR IGNORE INTO main.recipients {_all(db, 'recipients')}")
     files = db.execute(
         "INSERT OR IGNORE INTO main.files SELECT path, size, mtime_ns, source_sha256 FROM other.files"
         " WHERE lies_here(path, size, mtime_ns)"

@@ -45,7 +45,12 @@ _BATCHES: Final = (
     most_usd REAL, PRIMARY KEY (batch_id, request_sha256)
 ) WITHOUT ROWID""",
 )
-_STEPS: Final = (_FIRST, _BATCHES)
+_RECIPIENTS: Final = (
+    """CREATE TABLE recipients (
+    teacher TEXT, place TEXT, host TEXT, attestation TEXT, PRIMARY KEY (teacher, place, host, attestation)
+) WITHOUT ROWID""",
+)
+_STEPS: Final = (_FIRST, _BATCHES, _RECIPIENTS)
 """What makes version n of version n - 1."""
 
 SCHEMA_VERSION: Final = len(_STEPS)

@@ -19,7 +19,7 @@ from cxr_max import prompts
 from cxr_max.builders.pixels import Pixels, open_pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import release_in
-from cxr_max.data_use import Gate, load_attestations, place_of
+from cxr_max.data_use import Gate, load_attestations, place_of, proxy_of
 from cxr_max.errors import DataUseError, ImageError, RequestError
 from cxr_max.eval import stored
 from cxr_max.eval.answers import Answers, by_condition
@@ -298,7 +298,21 @@ def permit(gate: Gate, model: Model) -> None:
             " ask through a provider that says so (openai, anthropic, openai-api; google and vllm with"
             " --model-base-url)."
         )
-    gate.check(str(model), endpoint or "", place_of(endpoint or ""))
+    place = place_of(endpoint or "")
+    gate.check(str(model), endpoint or "", place)
+    if gate.data_use == "credentialed" and place == "local" and (proxy := proxy_of(endpoint or "")):
+        raise DataUseError(
+            f"{gate.source} is credentialed data, and inspect would ask {model} through the proxy {proxy}, which"
+            " the environment names: set NO_PROXY to its host."
+        )
+    _follow_nobody(model)
+
+
+def _follow_nobody(model: Model) -> None:
+    """A redirect could turn a local model into a remote one; the SDKs' clients follow them unless told."""
+    http = getattr(getattr(model.api, "client", None), "_client", None)
+    if http is not None and hasattr(http, "follow_redirects"):
+        http.follow_redirects = False
 
 
 def endpoint_of(model: Model) -> str | None:

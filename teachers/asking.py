@@ -21,9 +21,10 @@ from typing import Any, Final
 from cxr_max.answers import status_of
 from cxr_max.costs import cost_of
 from cxr_max.data_use import Gate
-from cxr_max.errors import ImageError, StorageError, first_of
+from cxr_max.errors import DataUseError, ImageError, StorageError, first_of
 from cxr_max.ledger import Answered, Failure, Ledger
 from cxr_max.records import Reply
+from cxr_max.teachers.admission import admit
 from cxr_max.teachers.base import Teacher, TeacherError
 from cxr_max.teachers.budget import Budget
 from cxr_max.teachers.desk import Batch, Desk, Job, Load, Picture, Watch
@@ -87,14 +88,16 @@ class Asking:
         """Ask every question of ``batches``, which is drawn from in a thread, a bounded number ahead.
 
         Raises:
-            DataUseError: the data may not be sent to one of the teachers; nothing was sent to any.
-            StorageError: the disk is full; nothing more is sent, and the replies in flight are in the ledger.
+            DataUseError: the data may not be sent to one of the teachers; nothing was sent to any. Or an
+                attestation has expired since: nothing more is sent, and the replies in flight are in the ledger.
+            RequestError: see ``admit``.
+            StorageError: the disk is full; likewise.
             Whatever ``batches`` raises: likewise.
         """
-        for teacher in self.teachers:
-            self.gate.check(teacher.spec.name, teacher.spec.endpoint, teacher.spec.place)
-            self._desks[teacher.spec.name] = Desk(teacher, Pace(teacher.spec, self.clock))
         try:
+            admit(self.gate.check, (teacher.spec for teacher in self.teachers), self.ledger, self.keys, self.watch)
+            for teacher in self.teachers:
+                self._desks[teacher.spec.name] = Desk(teacher, Pace(teacher.spec, self.clock))
             async with asyncio.TaskGroup() as group:
                 helping = [group.create_task(self._commit_all()), group.create_task(self._stop_when_told())]
                 async with asyncio.TaskGroup() as askers:
@@ -262,7 +265,15 @@ class Asking:
 
     async def _ask(self, desk: Desk, turn: Turn, job: Job) -> None:
         assert job.load is not None
-        batch = job.load.batch
+        batch, spec = job.load.batch, desk.teacher.spec
+        try:
+            # Once more for each: an attestation ends at midnight, and a run may not.
+            self.gate.check(spec.name, spec.endpoint, spec.place)
+        except DataUseError as error:
+            desk.pace.unused(turn)
+            self._end_by(error)
+            await self._abandon(job)
+            return
         if self.budget is not None and not job.reserved:
             job.reserved = self.budget.reserve(job.question, batch, job.prompt)
             if not job.reserved:

@@ -9,7 +9,7 @@ from cxr_max.errors import CxrMaxError
 from cxr_max.records import Limits, Place, Reply, Sampling
 
 ErrorKind = Literal[
-    "auth", "bad_reply", "bad_request", "model", "quota", "rate_limit", "server", "timeout", "transport"
+    "auth", "bad_reply", "bad_request", "model", "moved", "quota", "rate_limit", "server", "timeout", "transport"
 ]
 
 Wire = Literal["openai", "anthropic", "gemini", "student"]
@@ -20,7 +20,7 @@ TIMEOUT_S: Final = 300.0
 
 _RETRIED: frozenset[ErrorKind] = frozenset({"bad_reply", "rate_limit", "server", "timeout", "transport"})
 _OVERRUN: frozenset[ErrorKind] = frozenset({"rate_limit", "timeout"})
-_FATAL: frozenset[ErrorKind] = frozenset({"auth", "model", "quota"})
+_FATAL: frozenset[ErrorKind] = frozenset({"auth", "model", "moved", "quota"})
 
 
 class TeacherError(CxrMaxError):

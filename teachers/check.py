@@ -164,6 +164,7 @@ def _note(spec: TeacherSpec, reply: Reply) -> str | None:
 _REMEDIES: Final[dict[ErrorKind, str]] = {
     "auth": "The key in {key} is not accepted ({message}): export a valid one, with access to {model}.",
     "model": "There is no model {model} at {host} ({message}): correct model or endpoint in its roster table.",
+    "moved": "{host} does not answer itself ({message}): correct its roster table, or the service.",
     "quota": "The account behind {key} has nothing left to spend ({message}): top it up, or leave it out.",
     "rate_limit": "It takes no more requests for now ({message}): wait, or lower rpm and concurrency.",
     "server": "{host} is in trouble ({message}): try again later.",

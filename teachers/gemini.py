@@ -11,7 +11,16 @@ from google.genai import errors, types
 
 from cxr_max.records import Ended, Reply
 from cxr_max.teachers.base import TeacherSpec
-from cxr_max.teachers.wire import base64_of, ended_of, read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import (
+    ToAnotherHost,
+    base64_of,
+    ended_of,
+    heeds_environment,
+    read_body,
+    refuse_other_than,
+    reply_or_error,
+    transport_error,
+)
 
 _PLACEHOLDER = "."
 """The SDK insists on contents of its own, which ``extra_body`` then replaces."""
@@ -33,7 +42,7 @@ class GeminiTeacher:
             )
         except errors.APIError as error:
             return reply_or_error(error.code, json.dumps(error.details, default=str), headers_of(error))
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, ToAnotherHost) as error:
             raise transport_error(error, self.spec.timeout_s) from error
         answered = response.sdk_http_response
         raw = (answered.body if answered else None) or ""
@@ -60,7 +69,11 @@ class GeminiTeacher:
 def connected(spec: TeacherSpec, base_url: str, api_key: str) -> tuple[genai.Client, aiohttp.ClientSession]:
     """A client that sends once, and to nobody else; and its session, to be closed."""
     # A session of our own: the SDK's would follow proxies of the environment to a local endpoint too.
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=spec.place == "remote")
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        trust_env=heeds_environment(spec),
+        trace_configs=[_staying_at(base_url)],
+    )
     options = types.HttpOptions(
         base_url=base_url,
         timeout=None if spec.timeout_s is None else int(spec.timeout_s * 1000),
@@ -70,6 +83,22 @@ def connected(spec: TeacherSpec, base_url: str, api_key: str) -> tuple[genai.Cli
         retry_options=types.HttpRetryOptions(attempts=1),
     )
     return genai.Client(vertexai=False, api_key=api_key, http_options=options), session
+
+
+def _staying_at(base_url: str) -> aiohttp.TraceConfig:
+    """The SDK follows redirects and URLs of uploads wherever they lead, unless the session itself refuses."""
+    refuse = refuse_other_than(base_url)
+
+    async def started(_: aiohttp.ClientSession, __: object, request: aiohttp.TraceRequestStartParams) -> None:
+        refuse(str(request.url))
+
+    async def redirected(_: aiohttp.ClientSession, __: object, ___: aiohttp.TraceRequestRedirectParams) -> None:
+        raise ToAnotherHost("the service sends on to another address, and nothing follows there")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(started)
+    trace.on_request_redirect.append(redirected)
+    return trace
 
 
 def body_of(spec: TeacherSpec, images: Sequence[bytes], prompt: str) -> dict[str, Any]:

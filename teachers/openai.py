@@ -13,8 +13,10 @@ from cxr_max.teachers.wire import (
     PICTURE,
     base64_of,
     ended_of,
+    heeds_environment,
     read_body,
     reply_or_error,
+    stays_at,
     transport_error,
     with_pictures,
 )
@@ -64,7 +66,10 @@ def connected(spec: TeacherSpec, base_url: str, api_key: str) -> openai.AsyncOpe
         timeout=spec.timeout_s,
         # Neither a redirect nor a proxy of the environment may carry an image to another host.
         http_client=openai.DefaultAioHttpClient(
-            timeout=spec.timeout_s, follow_redirects=False, trust_env=spec.place == "remote"
+            timeout=spec.timeout_s,
+            follow_redirects=False,
+            trust_env=heeds_environment(spec),
+            event_hooks=stays_at(base_url),
         ),
     )
     if base_url != OFFICIAL:

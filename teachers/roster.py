@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxr_max.costs import FREE, Price
-from cxr_max.data_use import place_of
+from cxr_max.data_use import host_of, place_of
 from cxr_max.errors import RequestError
 from cxr_max.records import Place, Sampling
 from cxr_max.student.weights import ADAPTER, fingerprint
@@ -184,6 +184,8 @@ def _refuse_odd(name: str, endpoint: str) -> None:
         raise RequestError(
             f"The roster's [{name}] has a password in its endpoint: give key = the name of a variable."
         )
+    if not host_of(endpoint):
+        raise wrong
 
 
 def _wire(entry: _Entry) -> Wire:

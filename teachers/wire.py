@@ -3,13 +3,15 @@
 import base64
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
+from cxr_max.data_use import host_of, place_of
 from cxr_max.records import Ended, Reply
-from cxr_max.teachers.base import ErrorKind, TeacherError
+from cxr_max.teachers.base import ErrorKind, TeacherError, TeacherSpec
 from cxr_max.teachers.rate_limits import LONGEST_WAIT_S, limits_of, retry_after_s
 
 JSON: Final = {"Content-Type": "application/json"}
@@ -122,12 +124,59 @@ def reply_or_error(status: int, body: str, headers: Mapping[str, str]) -> Reply:
 
 def error_of(status: int, body: str, headers: Mapping[str, str]) -> TeacherError:
     """What an HTTP error means that is no reply: to any request but one about an image, all of them."""
+    if 300 <= status < 400:
+        return _moved(status, headers)
     lowered = body.lower()
     message = f"HTTP {status}: {' '.join(_CONTROL.sub(' ', body).split())[:300] or 'no body'}"
     return TeacherError(
         _kind_of_status(status, lowered), message, _asked_wait(headers, lowered), limits_of(headers),
         overrun=status in _OVERRUN,
     )  # fmt: skip
+
+
+def _moved(status: int, headers: Mapping[str, str]) -> TeacherError:
+    """A redirect, which could carry an image to anybody."""
+    named = {name.lower(): value for name, value in headers.items()}.get("location", "")
+    host = host_of(named) or "another address"
+    return TeacherError("moved", f"HTTP {status} sends on to {host}, and nothing follows there")
+
+
+class ToAnotherHost(Exception):
+    """A client was about to call a host that is not its teacher's; nothing was sent."""
+
+
+def refuse_other_than(base_url: str) -> Callable[[str], None]:
+    """What raises ``ToAnotherHost`` for any URL at another scheme, host or port than ``base_url``.
+
+    A service can name such URLs: in a redirect, for an upload, or for the results of a batch.
+    """
+    own = urlsplit(base_url)
+
+    def refuse(url: str) -> None:
+        asked = urlsplit(url)
+        if (asked.scheme, asked.hostname, _port(asked)) != (own.scheme, own.hostname, _port(own)):
+            raise ToAnotherHost(f"the service names {asked.hostname} for it, and nothing is sent there")
+
+    return refuse
+
+
+def heeds_environment(spec: TeacherSpec) -> bool:
+    """Whether proxies and .netrc of the environment count: never for what listens here, gateway or not."""
+    return spec.place == "remote" and place_of(spec.endpoint) == "remote"
+
+
+def stays_at(base_url: str) -> dict[str, list[Callable[[Any], Awaitable[None]]]]:
+    """``event_hooks`` of an httpx client that calls nobody but ``base_url``'s host."""
+    refuse = refuse_other_than(base_url)
+
+    async def look(request: Any) -> None:
+        refuse(str(request.url))
+
+    return {"request": [look]}
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def transport_error(error: BaseException, timeout_s: float | None) -> TeacherError:
@@ -138,6 +187,9 @@ def transport_error(error: BaseException, timeout_s: float | None) -> TeacherErr
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
+    for cause in causes:
+        if isinstance(cause, ToAnotherHost):
+            return TeacherError("moved", str(cause))
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return TeacherError("timeout", f"no reply within {timeout_s or 0:g} s")
     return TeacherError("transport", f"{type(causes[-1]).__name__}: {causes[-1]}")

@@ -84,7 +84,7 @@ def test_a_ledger_of_version_1_opens_and_keeps_everything(tmp_path: Path) -> Non
         assert ledger.batches() == [] and ledger.requests_in_batches() == {}
         ledger.begin_batch(SentBatch("b1", "gpt", "e", NOW, 1), [Member("k2", ("j2",), True)])
         assert set(ledger.requests_in_batches()) == {"k2"}
-    assert version(path) == ledger_schema.SCHEMA_VERSION == 2
+    assert version(path) == ledger_schema.SCHEMA_VERSION == 3
 
 
 def test_an_old_ledger_becomes_what_a_new_one_is(tmp_path: Path) -> None:
@@ -98,20 +98,20 @@ def test_a_newer_ledger_is_refused_in_one_sentence_and_left_alone(tmp_path: Path
     path = tmp_path / "ledger.sqlite"
     Ledger(path).close()
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 3")
-    with pytest.raises(RequestError, match=r"ledger schema 3.*use the cxr-max that wrote it") as refused:
+        db.execute("PRAGMA user_version = 4")
+    with pytest.raises(RequestError, match=r"ledger schema 4.*use the cxr-max that wrote it") as refused:
         Ledger(path)
     assert "\n" not in str(refused.value)
-    assert version(path) == 3
+    assert version(path) == 4
 
 
 def test_a_migration_is_whole_or_did_not_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ledger.sqlite"
     write_version_1(path)
     before = tables(path)
-    first, batches = ledger_schema._STEPS
+    *older, last = ledger_schema._STEPS
     with monkeypatch.context() as patch, pytest.raises(Exception, match="nonsense"):
-        patch.setattr(ledger_schema, "_STEPS", (first, (*batches, "CREATE nonsense")))
+        patch.setattr(ledger_schema, "_STEPS", (*older, (*last, "CREATE nonsense")))
         Ledger(path)
     assert tables(path) == before and version(path) == 1
     with Ledger(path) as ledger:

@@ -19,6 +19,7 @@ from cxr_max.builders.sources.tables import (
     sex_of,
 )
 from cxr_max.builders.sources.views import from_header, normalise_view
+from cxr_max.data_use import credentialed_sign
 from cxr_max.errors import RequestError
 from cxr_max.findings import State, blank, positives, state_of
 from cxr_max.records import DataUse, Radiograph, Split, Study
@@ -90,10 +91,12 @@ class Folder:
             _study_fields(listed)
         self.total: int | None = len(self._studies)
         self.prerendered = not all(_is_dicom(row.file) for row in rows)
-        self.info = SourceInfo("folder", "Images in a folder", _data_use(rows), "other", "")
         self._listed = tuple(row.file for row in rows)
+        sign = credentialed_sign(self._root, self._listed)
+        data_use: DataUse = "credentialed" if sign is not None else _data_use(rows)
+        self.info = SourceInfo("folder", "Images in a folder", data_use, "other", "")
         left_out = len(set(found) - {row.file for row in rows})
-        self.warnings = tuple(_warnings(rows, left_out, table))
+        self.warnings = tuple(_warnings(rows, left_out, table, sign))
 
     def studies(self) -> Iterator[Study]:
         """Every study, in the order of the table, or else of the file names."""
@@ -284,7 +287,7 @@ def _data_use(rows: Iterable[_Row]) -> DataUse:
     return "open" if not barred and all(map(_OPEN.search, licences)) else "credentialed"
 
 
-def _warnings(rows: Iterable[_Row], left_out: int, table: Path | None) -> Iterator[str]:
+def _warnings(rows: Iterable[_Row], left_out: int, table: Path | None, sign: str | None) -> Iterator[str]:
     if table is not None and left_out:
         yield f"{left_out} images of the folder are not listed in {table.name} and are left out."
     if not any(row.subject_id for row in rows):
@@ -293,7 +296,12 @@ def _warnings(rows: Iterable[_Row], left_out: int, table: Path | None) -> Iterat
             "names become identifiers in the release: rename files that name somebody, and add a column named "
             "patient_id before splitting by patient."
         )
-    if _data_use(rows) != "open":
+    if sign is not None:
+        yield (
+            f"{sign}, so these images are treated as credentialed data whatever a column licence says: for all of"
+            " MIMIC-CXR with its labels, use the sources mimic-cxr-jpg and mimic-cxr."
+        )
+    elif _data_use(rows) != "open":
         yield (
             "Nothing declares an open licence that is known here (CC0, CC BY, public domain, MIT, ...) for every "
             "one of these images, so they are treated as the strictest class, credentialed data, and are never "

@@ -149,7 +149,7 @@ class BatchService(Protocol):
 
 def refused_to_submit(error: TeacherError) -> bool:
     """Whether a service that ended a submission like this certainly does not have the batch."""
-    return error.kind in {"auth", "bad_request", "model", "quota", "rate_limit"}
+    return error.kind in {"auth", "bad_request", "model", "moved", "quota", "rate_limit"}
 
 
 def parsed(line: bytes, key_name: str) -> tuple[str, dict[str, Any]]:

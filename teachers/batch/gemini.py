@@ -25,7 +25,7 @@ from cxr_max.teachers.batch.base import (
     parsed,
 )
 from cxr_max.teachers.gemini import body_of, connected, headers_of, reply_of
-from cxr_max.teachers.wire import error_of, read_body, reply_or_error, transport_error
+from cxr_max.teachers.wire import ToAnotherHost, error_of, read_body, reply_or_error, transport_error
 
 CLOCKS_APART: Final = timedelta(hours=1)
 """How far the service's clock and ours may disagree."""
@@ -132,7 +132,7 @@ class GeminiBatches:
             yield
         except errors.APIError as error:
             raise error_of(error.code, json.dumps(error.details, default=str), headers_of(error)) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, ToAnotherHost) as error:
             raise transport_error(error, self.spec.timeout_s) from error
         # What the SDK raises where a service does not keep to the protocol of uploads.
         except (KeyError, ValueError) as error:

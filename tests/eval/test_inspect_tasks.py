@@ -409,6 +409,20 @@ def test_an_attested_host_is_asked_and_another_is_not(credentialed: Path, tmp_pa
     assert "other.example.com" in sentence(log)
 
 
+def test_a_local_model_is_asked_through_no_proxy_and_its_client_follows_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = Gate("mimic-cxr-jpg", "credentialed")
+    model = get_model("openai/model", memoize=False, api_key="k", base_url="http://127.0.0.1:8000/v1")
+    inspect_tasks.permit(gate, model)
+    assert model.api.client._client.follow_redirects is False  # type: ignore[attr-defined]
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    with pytest.raises(DataUseError, match=r"through the proxy proxy\.example:3128"):
+        inspect_tasks.permit(gate, model)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    inspect_tasks.permit(gate, model)
+
+
 @pytest.mark.parametrize(
     ("provider", "options", "endpoint"),
     [

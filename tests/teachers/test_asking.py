@@ -4,13 +4,14 @@ import asyncio
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cxr_max.costs import Price
-from cxr_max.data_use import Gate
+from cxr_max.data_use import Attestation, Gate
 from cxr_max.errors import DataUseError, StorageError
 from cxr_max.ledger import Ledger
 from cxr_max.records import Question, Reply, Sampling
@@ -234,6 +235,17 @@ def test_a_credentialed_source_reaches_no_remote_teacher(ledger: Ledger) -> None
     with pytest.raises(DataUseError):
         run(ledger, 3, local, remote, gate=Gate("mimic-cxr", "credentialed"))
     assert local.calls == remote.calls == []
+
+
+def test_an_attestation_that_ends_in_the_middle_of_a_run_ends_the_run(ledger: Ledger) -> None:
+    day, days = date(2026, 1, 31), iter([date(2026, 1, 31)] * 4)
+    attested = Attestation("api.x.ai", "lab", day, day, True, True, True, "sha256")
+    gate = Gate("mimic-cxr", "credentialed", (attested,), lambda: next(days, date(2026, 2, 1)))
+    a = Fake(place="remote", endpoint="https://api.x.ai/v1", concurrency=1)
+    with pytest.raises(DataUseError, match="expired on 2026-01-31"):
+        run(ledger, 10, a, gate=gate)
+    assert len(a.calls) == len(ledger.answered()) == 3 and ledger.failures() == []
+    assert [entry["host"] for entry in ledger.recipients()] == ["api.x.ai"]
 
 
 def test_keys_do_not_reach_the_ledger(ledger: Ledger) -> None:
