@@ -19,11 +19,12 @@ from cxr_max.builders.batches import (
     send_in_batches,
     simulator_for,
 )
-from cxr_max.builders.plan import Planner, PlanWatch, Views, Wanted, Work
+from cxr_max.builders.plan import Planner, PlanWatch, Wanted, Work
 from cxr_max.builders.prices_paid import keep_price, read_prices
 from cxr_max.builders.release import write_release
 from cxr_max.builders.rendering import rendered_ahead
 from cxr_max.builders.run_folder import RunFolder
+from cxr_max.builders.selection import Selection, Views, read_subjects
 from cxr_max.builders.sending import BURNED_IN, send
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
@@ -34,6 +35,7 @@ from cxr_max.image_cache import user_cache
 from cxr_max.ledger import Gap, Ledger
 from cxr_max.radiograph import EncodedImage, Rendering
 from cxr_max.records import Question, Split, Status
+from cxr_max.shards import sha256_of
 from cxr_max.teachers import roster
 from cxr_max.teachers.asking import Batch, Picture, Watch
 from cxr_max.teachers.base import TeacherSpec
@@ -57,6 +59,11 @@ class BuildRequest:
     studies: int | None = None
     samples: int = 1
     split: Split | None = None
+    image_sets: int | None = None
+    """Exactly so many image sets, drawn by ``seed``."""
+    seed: int = 0
+    exclude_subjects: Path | None = None
+    """A table of subjects that are left out."""
     views: Views = "frontal"
     rendering: Rendering = "mimic_jpg"
     labels: Path | None = None
@@ -186,7 +193,7 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
         with Ledger(folder.ledger) as ledger:
             for warning in source.warnings:
                 watch.warned(warning)
-            watch.started(checked.wanted.teachers, _expected(source, checked.wanted))
+            watch.started(checked.wanted.teachers, _expected(source, checked.wanted.selection))
             prices, specs = folder.root / "prices.json", {spec.name: spec for spec in checked.wanted.teachers}
             read_prices(prices)
             counted = _Counted(watch, lambda teacher: keep_price(prices, specs[teacher]))
@@ -243,15 +250,28 @@ def prepare(request: BuildRequest, workspace: Path) -> Prepared:
             f"{request.source} holds pictures that are rendered already, so {request.rendering} cannot be chosen:"
             " leave --rendering out, and they are sent as they are."
         )
-    studies = request.studies
-    if studies is None and source.info.name == "phantom":
-        studies = PHANTOM_STUDIES
-    wanted = Wanted(specs, prompt, request.samples, request.rendering, request.views, request.split, studies)
+    wanted = Wanted(specs, prompt, request.samples, request.rendering, _selection(request, source))
     gate = Gate(source.info.name, source.info.data_use, attested)
     if request.batch:
         refuse_unbatched(specs, gate)
         wanted = replace(wanted, teachers=at_batch_price(specs))
     return Prepared(source, wanted, gate)
+
+
+def _selection(request: BuildRequest, source: Source) -> Selection:
+    endless = source.info.name == "phantom"
+    if request.image_sets is not None and (endless or request.studies is not None):
+        other = "the phantom source, which never ends" if endless else "--studies"
+        raise RequestError(f"--image-sets draws from all studies, so it does not go with {other}: leave one out.")
+    excluded = read_subjects(request.exclude_subjects.expanduser()) if request.exclude_subjects else frozenset()
+    return Selection(
+        views=request.views,
+        split=request.split,
+        studies=PHANTOM_STUDIES if endless and request.studies is None else request.studies,
+        image_sets=request.image_sets,
+        seed=request.seed,
+        excluded=excluded,
+    )
 
 
 def _check(request: BuildRequest) -> _Checked:
@@ -274,13 +294,20 @@ def settings_of(request: BuildRequest) -> dict[str, str]:
 
 
 def _published(request: BuildRequest) -> dict[str, str]:
-    return {"rendering": request.rendering, "views": request.views}
+    """What was chosen and how it was rendered; blank where nothing was said."""
+    drawn, table = request.image_sets, request.exclude_subjects
+    return {
+        "rendering": request.rendering,
+        "views": request.views,
+        "image_sets": "" if drawn is None else f"{drawn} by seed {request.seed}",
+        "excluded_subjects": "" if table is None else f"{table.name}, sha256 {sha256_of(table.expanduser())}",
+    }
 
 
-def _expected(source: Source, wanted: Wanted) -> int | None:
-    if wanted.split is not None or source.total is None:
-        return wanted.studies
-    return source.total if wanted.studies is None else min(source.total, wanted.studies)
+def _expected(source: Source, selection: Selection) -> int | None:
+    if selection.split is not None or selection.image_sets is not None or source.total is None:
+        return selection.studies
+    return source.total if selection.studies is None else min(source.total, selection.studies)
 
 
 def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:

@@ -6,16 +6,15 @@ only where something was asked about its image before: nothing else can have bee
 same file are counted twice, although they are asked about once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from cxr_max.builders.build import BuildRequest, Prepared, prepare, settings_of
-from cxr_max.builders.plan import file_identity, image_sets, question_of
+from cxr_max.builders.plan import file_identity, question_of
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.costs import Price, usd
 from cxr_max.errors import DataUseError, ImageError, RequestError
@@ -159,11 +158,11 @@ class _Estimating:
             usage = self.ledger.usage(wanted.prompt.sha256)
             spent, unpriced = self.ledger.spent()
             spent += sum(most or 0.0 for most in on_their_way.values())
-        for study, sets in islice(self._askable(source.studies()), wanted.studies):
+        for study, sets in wanted.selection.chosen(source, wanted.askable):
             self.studies += 1
             for images in sets:
                 self._count(study, images)
-            self.watch(self.studies, wanted.studies or source.total)
+            self.watch(self.studies, wanted.selection.studies or source.total)
         forecasts = tuple(
             _forecast(spec, self.counts[spec.name], usage.get(spec.name)) for spec in wanted.teachers
         )
@@ -171,13 +170,6 @@ class _Estimating:
         if unpriced:
             notes.append(f"{unpriced} earlier replies have no known cost and are not counted as spent.")
         return Estimate(forecasts, self.studies, self.gaps, spent, tuple(notes))
-
-    def _askable(self, studies: Iterable[Study]) -> Iterator[tuple[Study, list[tuple[Radiograph, ...]]]]:
-        for study in studies:
-            if self.prepared.wanted.split in (None, study.split):
-                sets = image_sets(study, self.prepared.wanted.views)
-                if sets:
-                    yield study, sets
 
     def _count(self, study: Study, images: tuple[Radiograph, ...]) -> None:
         prompt_text = self.prepared.wanted.prompt.fill(study)

@@ -4,23 +4,20 @@ An image's file is hashed once per run; an image whose questions are all answere
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
+from cxr_max.builders.selection import Selection
 from cxr_max.builders.sources.base import Source
-from cxr_max.builders.sources.views import frontal
 from cxr_max.errors import ImageError
 from cxr_max.ledger import FileIdentity, Gap, Ledger, request_key
 from cxr_max.prompts import Prompt
 from cxr_max.radiograph import Rendering, rendering_id
-from cxr_max.records import Question, Radiograph, Split, Study
+from cxr_max.records import Question, Radiograph, Study
 from cxr_max.shards import sha256_of
 from cxr_max.teachers.base import TeacherSpec
-
-Views = Literal["frontal", "study"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +28,11 @@ class Wanted:
     prompt: Prompt
     samples: int
     rendering: Rendering
-    views: Views
-    split: Split | None
-    studies: int | None
-    """At most so many studies that have an image to ask about; ``None`` for all."""
+    selection: Selection
+
+    def askable(self, study: Study) -> bool:
+        """Whether the prompt has what it gives away about this study."""
+        return self.prompt.fill(study) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +42,6 @@ class Work:
     study: Study
     images: tuple[Radiograph, ...]
     questions: tuple[tuple[Question, str], ...]
-
-
-def image_sets(study: Study, views: Views) -> list[tuple[Radiograph, ...]]:
-    """What is asked about together: each frontal image by itself, or all images of the study."""
-    if views == "study":
-        return [study.radiographs] if study.radiographs else []
-    return [(image,) for image in frontal(study.radiographs)]
 
 
 class PlanWatch(Protocol):
@@ -92,7 +83,7 @@ class Planner:
         """Every image set that has questions left to ask. Equal questions are handed out once."""
         self._answered = self.ledger.answered()
         try:
-            for study, sets in islice(self._askable(source), self.wanted.studies):
+            for study, sets in self.wanted.selection.chosen(source, self.wanted.askable, self._skip):
                 self.studies += 1
                 self.watch.study()
                 for images in sets:
@@ -112,15 +103,8 @@ class Planner:
         self._unwritten.clear()
         self._hashed.clear()
 
-    def _askable(self, source: Source) -> Iterator[tuple[Study, list[tuple[Radiograph, ...]]]]:
-        for study in source.studies():
-            if self.wanted.split is not None and study.split != self.wanted.split:
-                continue
-            sets = image_sets(study, self.wanted.views)
-            if sets:
-                yield study, sets
-            else:
-                self.skipped += 1
+    def _skip(self) -> None:
+        self.skipped += 1
 
     def _plan(self, study: Study, images: tuple[Radiograph, ...]) -> tuple[tuple[Question, str], ...]:
         prompt_text = self.wanted.prompt.fill(study)

@@ -99,9 +99,10 @@ class RunFolder:
             return
         begun = self.begun()
         for name, value in settings.items():
-            if begun.get(name) != value:
+            # A setting that is younger than the run was blank.
+            if begun.get(name, "") != value:
                 raise RequestError(
-                    f"The run in {self.root} was begun with {name} = {begun.get(name)!r}, not {value!r}:"
+                    f"The run in {self.root} was begun with {name} = {begun.get(name, '')!r}, not {value!r}:"
                     " choose another --out, or ask for what it was begun with."
                 )
 

@@ -92,8 +92,9 @@ class MimicCxr:
         records = need_table([self._folder], RECORDS, DICOM_HOME)
         beside = sibling(self._folder, "mimic-cxr-jpg", METADATA)
         tables = locate([] if beside is None else [beside], labels)
-        images = read_images(records, RECORD_COLUMNS, DICOM_HOME)
-        self._catalogue = Catalogue.join(_describe(images, tables), tables)
+        self._catalogue = Catalogue.join(
+            _describe(read_images(records, RECORD_COLUMNS, DICOM_HOME), tables), tables
+        )
         self._tables = (records, *tables.values())
         self._absent = tuple(f"{name}.csv.gz ({lost})" for name, lost in _LOST.items() if name not in tables)
         self._reports = [self._folder] if reports else None

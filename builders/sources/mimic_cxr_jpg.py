@@ -78,9 +78,9 @@ class MimicCxrJpg:
         for name in (METADATA, SPLIT, CHEXPERT):
             if name not in tables:
                 need_table([self._folder], name, JPG_HOME)
-        images = read_images(tables[METADATA], METADATA_COLUMNS, JPG_HOME)
-        images["described"] = True
-        self._catalogue = Catalogue.join(images, tables)
+        self._catalogue = Catalogue.join(
+            read_images(tables[METADATA], METADATA_COLUMNS, JPG_HOME).assign(described=True), tables
+        )
         self._tables = tables
         self._reports = self._report_folders() if reports else None
         self.total: int | None = self._catalogue.count_studies()

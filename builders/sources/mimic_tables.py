@@ -239,14 +239,14 @@ class Catalogue:
         """Read what splits and labels were located.
 
         Args:
-            images: sorted by subject and study, as numbers, in place: a copy of them would be felt.
+            images: will be sorted by subject and study, as numbers. Whoever keeps a reference pays for a copy.
         """
         images["split"] = ""
         if SPLIT in tables:
             images["split"] = images["study_id"].map(read_splits(tables[SPLIT])).astype("str").fillna("")
         for name in set(ImageRow._fields) - set(images.columns):
             images[name] = ""
-        images.sort_values(["subject_id", "study_id"], kind="stable", ignore_index=True, inplace=True)
+        images = images.sort_values(["subject_id", "study_id"], kind="stable", ignore_index=True)
         labels, test_labels = (
             read_labels(tables[name]) if name in tables else {} for name in (CHEXPERT, TEST_LABELS)
         )

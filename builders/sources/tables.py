@@ -90,9 +90,6 @@ def read_table(
     """
     wanted = None if columns is None else tuple(columns)
     frame = _read_csv(path, wanted, frozenset(categories), home)
-    for name in wanted or ():
-        if name not in frame.columns:
-            raise RequestError(f"{path} has no column {name}: get it anew from {home}.")
     return frame if wanted is None else frame[list(wanted)]
 
 
@@ -106,6 +103,9 @@ def _read_csv(path: Path, wanted: tuple[str, ...] | None, categories: frozenset[
     try:
         with csv.open_csv(path, csv.ReadOptions(block_size=2**16), parsing) as opened:
             header = _told_apart(name.strip() for name in opened.schema.names)
+        for name in wanted or ():
+            if name not in header:
+                raise RequestError(f"{path} has no column {name}: get it anew from {home}.")
         names = [name for name in header if wanted is None or name in wanted]
         converting = csv.ConvertOptions(
             include_columns=names,

@@ -28,6 +28,13 @@ def command(
     studies: Annotated[int | None, typer.Option(min=1, help="At most so many studies.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Replies per question (default 1).")] = None,
     split: Annotated[Literal["train", "validation", "test"] | None, typer.Option(help="One split only.")] = None,
+    image_sets: Annotated[
+        int | None, typer.Option(min=1, help="Exactly so many image sets, drawn by --seed from all there are.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draw (default 0).")] = None,
+    exclude_subjects: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Leave out the subjects of a table, MS-CXR-T's for one.")
+    ] = None,
     views: Annotated[
         Literal["frontal", "study"] | None,
         typer.Option(help="Each frontal image by itself (default), or all images of a study at once."),
@@ -65,7 +72,8 @@ def command(
 
     flags = {
         "source": source, "teachers": teachers, "out": out, "prompt": prompt, "studies": studies,
-        "samples": samples, "split": split, "views": views, "rendering": rendering, "labels": labels,
+        "samples": samples, "split": split, "image_sets": image_sets, "seed": seed,
+        "exclude_subjects": exclude_subjects, "views": views, "rendering": rendering, "labels": labels,
         "attestation": attestation, "roster": roster, "concurrency": concurrency, "max_cost_usd": max_cost_usd,
         "batch": batch or None,
     }  # fmt: skip
