@@ -57,7 +57,7 @@ def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> 
         cost=_cost(manifest),
         renderings=" and ".join(f"`{name}`" for name in counts["renderings"]) or "nothing",
         prompts="\n\n".join(map(_prompt, manifest["prompts"])),
-        terms_kept=_attestations(manifest.get("attestations", ())),
+        recipients=_recipients(manifest.get("recipients", ())),
         columns=_columns(),
         labelers=" and ".join(f"`{name}`" for name in manifest["labelers"]) or "nothing was read",
         citation=info.citation or f"{info.title}: cite whoever made the images.",
@@ -277,16 +277,26 @@ def _gaps(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _attestations(attestations: Sequence[Mapping[str, Any]]) -> str:
-    """What was promised for the services that saw credentialed images."""
-    if not attestations:
+def _recipients(recipients: Sequence[Mapping[str, Any]]) -> str:
+    """Whom the data-use gate let the images be sent to, and what it believed."""
+    if not recipients:
         return ""
-    names = list(attestations[0])
-    rows = [[entry.get(name, "") for name in names] for entry in attestations]
+    rows = [
+        [entry["teacher"], entry["host"] or "", entry["place"], _attested(entry["attestation"])]
+        for entry in recipients
+    ]
     return (
-        "## Attestations\n\nThe builders of this release attest that these services were allowed to see the"
-        " images:\n\n" + _table([name.replace("_", " ") for name in names], rows) + "\n\n"
+        "### Who was sent them\n\n"
+        + _table(["teacher", "host", "place", "what its service guarantees, as attested"], rows)
+        + "\n\n"
     )
+
+
+def _attested(attestation: Mapping[str, Any] | None) -> str:
+    if attestation is None:
+        return ""
+    promises = (name.replace("_", " ") for name, value in attestation.items() if value is True)
+    return f"{', '.join(promises)} (account {attestation['account']}, {attestation['date']})"
 
 
 def _withdrawn(records: Sequence[Mapping[str, Any]]) -> str:

@@ -18,8 +18,8 @@ CONFORMS_TO: Final = ("http://mlcommons.org/croissant/1.0", "http://mlcommons.or
 PARQUET: Final = "application/x-parquet"
 _TERMS: Final = (
     "citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet",
-    "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references",
-    "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
+    "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
+    "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
 )  # fmt: skip
 _CONTEXT: Final[Mapping[str, Any]] = {
     "@language": "en",

@@ -85,7 +85,7 @@ def write_rows(
         rows_of: from a split to its rows, sorted by study_id, image_ids, teacher, prompt_name, prompt_sha256 and
             sample_index.
         about: what no row says: ``source`` (the fields of ``SourceInfo``), ``settings`` and ``missing``
-            (``gaps`` and ``failed``); ``withdrawn`` (a record per withdrawal), ``attestations`` and ``prompts``
+            (``gaps`` and ``failed``); ``withdrawn`` (a record per withdrawal), ``recipients`` and ``prompts``
             (with the ``text`` of those that this version does not ship) where there are any.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from cxr_max.findings import FINDINGS, STATES
 from cxr_max.records import SPLITS, STATUSES
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 PROMPT: Final = ("name", "version", "sha256", "given")
 """What tells prompts apart, as the columns ``prompt_...`` have it."""
-_WORDS: Final = {state: word for word, state in STATES.items()}
+_WORDS: Final[dict[int, str]] = {state: word for word, state in STATES.items()}
 
 
 class Tally(Protocol):
     """Counts the rows of one config."""
 
-    columns: tuple[str, ...]
+    columns: ClassVar[tuple[str, ...]]
     """Those that are counted."""
 
     def add(self, table: "pa.Table", split: str) -> None:
@@ -37,7 +37,12 @@ class Tally(Protocol):
 
 def tally_of(config: str) -> "Tally":
     """A new tally of ``trajectories``, ``consensus`` or ``preferences``."""
-    return {"trajectories": Trajectories, "consensus": Consensuses, "preferences": Preferences}[config]()
+    kinds: dict[str, type[Tally]] = {
+        "trajectories": Trajectories,
+        "consensus": Consensuses,
+        "preferences": Preferences,
+    }
+    return kinds[config]()
 
 
 def split_of(shard: Path) -> str:
@@ -60,7 +65,7 @@ def counted(config: str, shards: list[Path]) -> "Tally":
 class Trajectories:
     """See ``Tally``."""
 
-    columns = (
+    columns: ClassVar[tuple[str, ...]] = (
         "study_id", "subject_id", "teacher", "provider", "model_reported", "status", "rendering", "labeler",
         "prompt_name", "prompt_version", "prompt_sha256", "prompt_given", "findings", "input_tokens",
         "output_tokens", "cost_usd", "created_at",
@@ -180,7 +185,7 @@ class _Usage:
 class Consensuses:
     """See ``Tally``."""
 
-    columns = ("findings", "support")
+    columns: ClassVar[tuple[str, ...]] = ("findings", "support")
     by_split: Counter[str] = field(default_factory=Counter)
     states: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in FINDINGS})
     votes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FINDINGS, 0.0))
@@ -213,7 +218,7 @@ class Consensuses:
 class Preferences:
     """See ``Tally``."""
 
-    columns = ("rejected_teachers", "conflicts", "agreeing")
+    columns: ClassVar[tuple[str, ...]] = ("rejected_teachers", "conflicts", "agreeing")
     by_split: Counter[str] = field(default_factory=Counter)
     texts: Counter[str] = field(default_factory=Counter)
     agreeing: Counter[str] = field(default_factory=Counter)
