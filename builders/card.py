@@ -215,7 +215,7 @@ def _derived(manifest: Mapping[str, Any]) -> str:
     counts = manifest["counts"]
     lines = [
         f"- `{config}`: {counts[config]['rows']:,} rows, made by {entry['method']}"
-        for config, entry in manifest["derived"].items()
+        for config, entry in sorted(manifest["derived"].items())
     ]
     written = _written(counts["consensus"].get("student", {}))
     return "\n\n".join([

@@ -209,10 +209,15 @@ def described(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, Any
     Args:
         shards: ``bytes`` and ``sha256`` of every Parquet file, by its path in the release.
     """
-    splits = {config: set(said["by_split"]) for config, said in manifest["counts"].items() if said["by_split"]}
+    # As it is read back, so that they can be made again from the written one.
+    read = json.loads(canonical_json(manifest))
+    read["counts"] = {
+        config: read["counts"][config] for config in (CONFIG, *DERIVABLE) if config in read["counts"]
+    }
+    splits = {config: set(said["by_split"]) for config, said in read["counts"].items() if said["by_split"]}
     return {
-        "README.md": card(manifest, splits),
-        "croissant.json": canonical_json(croissant(manifest, shards)),
+        "README.md": card(read, splits),
+        "croissant.json": canonical_json(croissant(read, shards)),
     }
 
 

@@ -25,6 +25,8 @@ from cxr_max.cli import (
     status,
     teachers,
     train,
+    verify,
+    withdraw,
 )
 from cxr_max.cli import eval as evaluation
 from cxr_max.errors import CxrMaxError
@@ -43,6 +45,8 @@ app.command("drift")(drift.command)
 app.command("train")(train.command)
 app.command("eval")(evaluation.command)
 app.command("leaderboard")(leaderboard.command)
+app.command("verify")(verify.command)
+app.command("withdraw")(withdraw.command)
 app.command("sources")(sources.command)
 app.command("sheet")(sheet.command)
 app.command("teachers")(teachers.command)

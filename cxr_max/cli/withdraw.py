@@ -1,0 +1,5 @@
+"""``cxr-max withdraw``."""
+
+
+def command() -> None:
+    pass
