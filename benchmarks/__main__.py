@@ -18,6 +18,7 @@ BENCHMARKS: Final = (
     "bootstrap",
     "evaluation",
     "radiographs",
+    "verify",
 )
 
 

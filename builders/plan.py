@@ -35,6 +35,8 @@ class Wanted:
     split: Split | None
     studies: int | None
     """At most so many studies that have an image to ask about; ``None`` for all."""
+    without: frozenset[str] = frozenset()
+    """Subjects that were withdrawn: nothing is asked about them, and their studies count for ``studies`` still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Planner:
         self._answered = self.ledger.answered()
         try:
             for study, sets in islice(self._askable(source), self.wanted.studies):
+                if study.subject_id in self.wanted.without:
+                    continue
                 self.studies += 1
                 self.watch.study()
                 for images in sets:

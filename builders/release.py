@@ -110,6 +110,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             only a newer version of cxr-max reads.
     """
     manifest = _manifest_of(folder)
+    if manifest is None and (folder / STAGING).exists():
+        raise RequestError(f"A withdrawal from {folder} was interrupted: run the same cxr-max withdraw again.")
     if manifest is None:
         raise RequestError(f"{folder} holds no sealed release: give the release of a finished cxr-max build.")
     version = manifest.get("schema_version")

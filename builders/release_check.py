@@ -79,7 +79,8 @@ def check_release(
                 look.add(part)
             done += 1
             watch("Reading", done, total)
-    rows.finish()
+        if config == CONFIG:
+            rows.finish()
     _check_manifest(release, manifest, shards, hashes, defects)
     if not defects.counts["changed file"]:
         files.check_description(release, manifest, hashes, defects)

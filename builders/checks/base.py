@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = 10
 """Defects that are told of each kind; all are counted."""
-GROUPS_AT_ONCE: Final = 5
+GROUPS_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)

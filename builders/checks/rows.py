@@ -186,7 +186,9 @@ class TrajectoryRows:
     def finish(self) -> None:
         """Compare what was kept."""
         self._check_twice("duplicate", self._keys, "The same question is answered in another row too.")
+        self._keys.clear()
         self._check_twice("duplicate id", self._ids, "trajectory_id is another row's too.")
+        self._ids.clear()
 
     def _check_twice(self, check: str, kept: Sequence["pa.Array"], message: str) -> None:
         import pyarrow as pa
