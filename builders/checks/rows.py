@@ -44,6 +44,8 @@ class TrajectoryRows:
     """By subject."""
     _subjects: dict[str, str] = field(default_factory=dict)
     """By study."""
+    _told: set[str] = field(default_factory=set)
+    """Excluded subjects that were found."""
     seen: int = 0
     """Rows so far."""
     _ids: list["pa.Array"] = field(default_factory=list)
@@ -147,7 +149,8 @@ class TrajectoryRows:
                     f"Subject {subject} is in {first} and in {part.split}: no result would hold for new patients."
                 )
                 self.defects.add("subject leak", part.file, message)
-            if subject in self.excluded and part.split == "train":
+            if subject in self.excluded - self._told and part.split == "train":
+                self._told.add(subject)
                 message = f"Subject {subject} of the excluded list is in the train split."
                 self.defects.add("excluded subject", part.file, message)
             if self._subjects.setdefault(study, subject) != subject:
