@@ -173,6 +173,8 @@ def test_a_kill_anywhere_leaves_no_sealed_half(
     assert not (release / STAGING).exists()
     assert [record["subjects"] for record in manifest_of(release)["withdrawn"]] == [1]
     without_subject(run)
+    again(run)
+    without_subject(run)
 
 
 def test_a_merge_takes_the_list_over(made: Path, run: Path, tmp_path: Path) -> None:
