@@ -19,6 +19,9 @@ ROWS_PER_SHARD: Final = 25_000
 ROWS_PER_GROUP: Final = 1_000
 """A few MB in memory, for streaming and for a build; the Hub's viewer takes groups up to some 286 MiB."""
 
+_UNLIKE: Final = frozenset({"trajectory_id", "request_sha256", "text", "reasoning", "chosen"})
+"""Columns whose values hardly repeat. A dictionary of them would be one page that changes with every row."""
+
 
 @contextmanager
 def disk_refusals_named(path: Path) -> Iterator[None]:
@@ -61,7 +64,12 @@ def write_shard(path: Path, rows: Iterable[Mapping[str, Any]], schema: "pa.Schem
         disk_refusals_named(path),
         _appearing(path) as partial,
         pq.ParquetWriter(
-            partial, schema, compression="zstd", write_page_index=True, use_content_defined_chunking=True
+            partial,
+            schema,
+            compression="zstd",
+            use_dictionary=[name for name in schema.names if name not in _UNLIKE],
+            use_content_defined_chunking=True,
+            write_page_index=True,
         ) as writer,
     ):
         while group := list(islice(remaining, ROWS_PER_GROUP)):

@@ -19,7 +19,7 @@ from cxr_max.cli import app
 from cxr_max.errors import RequestError
 from cxr_max.shards import canonical_json, sha256_of, write_shard
 from tests.background import contents
-from tests.builders.releases import Rows, change_rows, make_run, manifest_of
+from tests.builders.made_releases import Rows, change_rows, make_run, manifest_of
 
 Break = Callable[[Path], None]
 

@@ -19,7 +19,7 @@ from cxr_max.builders.withdraw import withdraw, withdrawn_of
 from cxr_max.errors import RequestError
 from cxr_max.ledger import Ledger
 from tests.background import contents
-from tests.builders.releases import TEACHERS, Quiet, make_run, manifest_of, rows_of
+from tests.builders.made_releases import TEACHERS, Quiet, make_run, manifest_of, rows_of
 
 GONE = "phantom-0-p0000008"
 """The only subject of the test split."""
