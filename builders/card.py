@@ -55,7 +55,7 @@ def card(manifest: Mapping[str, Any], splits: Mapping[str, Collection[str]]) -> 
         derived=_derived(manifest),
         usage_table=_usage_table(counts),
         cost=_cost(manifest),
-        renderings=" and ".join(f"`{name}`" for name in counts["renderings"]) or "nothing",
+        sent=_sent(manifest),
         prompts="\n\n".join(map(_prompt, manifest["prompts"])),
         recipients=_recipients(manifest.get("recipients", ())),
         columns=_columns(),
@@ -182,6 +182,20 @@ def _cost(manifest: Mapping[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _sent(manifest: Mapping[str, Any]) -> str:
+    if "imported" in manifest:
+        return (
+            "These replies were had elsewhere and imported: what the models were sent beside the prompt, how"
+            " images were rendered and who received them is not known here, and null in the rows."
+        )
+    renderings = " and ".join(f"`{name}`" for name in manifest["counts"]["trajectories"]["renderings"])
+    return (
+        f"One JPEG per image, without metadata, rendered as {renderings or 'nothing'}. No identifier was sent,"
+        " and no report unless the prompt below gives it away; text that is burned into an image's pixels, if"
+        " there is any, went with it."
+    )
 
 
 def _prompt(entry: Mapping[str, Any]) -> str:

@@ -165,14 +165,9 @@ def _data_type(kind: "pa.DataType") -> str:
 def _responsible(manifest: Mapping[str, Any], info: SourceInfo) -> dict[str, Any]:
     """The Responsible AI properties; each says what holds for this release."""
     counts = manifest["counts"]["trajectories"]
-    given = sorted({entry["given"] for entry in manifest["prompts"] if entry["given"]})
     first, last = counts["first_reply"], counts["last_reply"]
     return {
-        "dataCollection": (
-            f"Each model was sent the images of {info.title}, rendered as {', '.join(counts['renderings'])}, with"
-            f" a prompt that gives away {', '.join(given) or 'nothing'}; every reply is kept, refusals included."
-            + (" Here the replies were written by a simulator." if manifest["simulated"] else "")
-        ),
+        "dataCollection": _collection(manifest, info),
         "dataCollectionType": ["Machine generated" if not manifest["simulated"] else "Simulations"],
         "dataCollectionMissingData": (
             f"{manifest['missing']['gaps']} image sets could not be asked about and"
@@ -208,6 +203,18 @@ def _responsible(manifest: Mapping[str, Any], info: SourceInfo) -> dict[str, Any
             f" how many; {len(manifest.get('withdrawn', ()))} such withdrawals so far."
         ),
     }
+
+
+def _collection(manifest: Mapping[str, Any], info: SourceInfo) -> str:
+    if "imported" in manifest:
+        return f"Replies of models to images of {info.title} that were had elsewhere; how is not known here."
+    given = sorted({entry["given"] for entry in manifest["prompts"]})
+    renderings = ", ".join(manifest["counts"]["trajectories"]["renderings"])
+    simulated = " Here the replies were written by a simulator." if manifest["simulated"] else ""
+    return (
+        f"Each model was sent the images of {info.title}, rendered as {renderings}, with a prompt that gives away"
+        f" {', '.join(given) or 'nothing'}; every reply is kept, refusals included.{simulated}"
+    )
 
 
 def _personal(info: SourceInfo) -> str:

@@ -85,8 +85,8 @@ def write_rows(
         rows_of: from a split to its rows, sorted by study_id, image_ids, teacher, prompt_name, prompt_sha256 and
             sample_index.
         about: what no row says: ``source`` (the fields of ``SourceInfo``), ``settings`` and ``missing``
-            (``gaps`` and ``failed``); ``withdrawn`` (a record per withdrawal), ``recipients`` and ``prompts``
-            (with the ``text`` of those that this version does not ship) where there are any.
+            (``gaps`` and ``failed``); where there are any, ``withdrawn`` (a record per withdrawal),
+            ``recipients``, ``imported`` and ``prompts`` (with the ``text`` of those that are not shipped).
 
     Raises:
         StorageError: the disk refused.

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from pydantic import BaseModel, ValidationError
+
 from cxr_max.builders.checks import files
 from cxr_max.builders.checks.base import Defect, Defects, parts
 from cxr_max.builders.checks.derived import DerivedRows
 from cxr_max.builders.checks.rows import TrajectoryRows
 from cxr_max.builders.release import CONFIG, DERIVABLE, digest_of, manifest_of, read_manifest
+from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.tallies import split_of
 from cxr_max.errors import RequestError
 from cxr_max.records import SPLITS
@@ -23,9 +26,42 @@ from cxr_max.shards import canonical_json
 
 Watch = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
-_NEEDED: Final = ("cxr_max_version", "source", "derived", "prompts", "counts", "files", "trajectories_digest")
 _COUNTED: Final = ("simulated", "prompts", "labelers", "counts", "cost_usd")
 """What the manifest says that the shards tell too."""
+
+
+class _File(BaseModel):
+    bytes: int
+    sha256: str
+
+
+class _Prompt(BaseModel):
+    sha256: str
+    text: str | None
+
+
+class _Trajectories(BaseModel):
+    rows: int
+
+
+class _Counts(BaseModel):
+    trajectories: _Trajectories
+
+
+class _Derived(BaseModel):
+    method: str
+
+
+class _Shape(BaseModel):
+    """What a manifest must have before it can be compared with anything."""
+
+    cxr_max_version: str
+    source: dict[str, str]
+    derived: dict[str, _Derived]
+    prompts: list[_Prompt]
+    counts: _Counts
+    files: dict[str, _File]
+    trajectories_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +126,15 @@ def check_release(
 
 def _manifest(release: Path) -> dict[str, Any]:
     manifest = read_manifest(release)
-    lacking = [name for name in _NEEDED if name not in manifest]
-    if lacking or CONFIG not in manifest["counts"]:
+    try:
+        _Shape.model_validate(manifest)
+        SourceInfo(**manifest["source"])
+    except (ValidationError, TypeError) as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "source"
         raise RequestError(
-            f"{release} has a manifest without {', '.join(lacking) or CONFIG}: it is none of a cxr-max release, or"
-            " of one from before the first schema was settled. Build it again."
-        )
+            f"The manifest of {release} is not as cxr-max writes it (see {where}), so nothing can be held against"
+            " it: build the release again, or get it anew."
+        ) from error
     return manifest
 
 

@@ -79,6 +79,7 @@ class Trajectories:
     labelers: set[str] = field(default_factory=set)
     reported: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     prompts: set[tuple[str | None, ...]] = field(default_factory=set)
+    """Those of which it is known what they give away; imported rows may have thousands of others."""
     findings: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     """By teacher and finding, rows by state; of rows that have findings."""
     read: Counter[str] = field(default_factory=Counter)
@@ -103,7 +104,8 @@ class Trajectories:
         for teacher, model, _ in _groups(table, ("teacher", "model_reported")):
             if model is not None:
                 self.reported[teacher].add(model)
-        self.prompts.update(tuple(group[:-1]) for group in _groups(table, [f"prompt_{name}" for name in PROMPT]))
+        asked = table.filter(pc.is_valid(table["prompt_given"]))
+        self.prompts.update(tuple(group[:-1]) for group in _groups(asked, [f"prompt_{name}" for name in PROMPT]))
         for teacher in _values(table["teacher"]):
             rows = table.filter(pc.equal(table["teacher"], teacher))
             self._add_findings(teacher, rows["findings"])

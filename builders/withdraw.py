@@ -59,8 +59,8 @@ def withdraw(release: Path, subjects: Collection[str], reason: str, *, today: da
         reason: one line for the manifest and the card; it must name nobody.
 
     Raises:
-        RequestError: the release is not sealed, no subject or reason is given, the reason names a subject, or no
-            row is about any of them.
+        RequestError: the release is not sealed, no subject or reason is given, the reason names a subject, no row
+            is about any of them, or a shard is not the one that the manifest lists.
         RunLockedError: a job is at work in the release's run.
         StorageError: the disk refused; the same command goes on.
     """
@@ -71,6 +71,7 @@ def withdraw(release: Path, subjects: Collection[str], reason: str, *, today: da
             held.enter_context(run.locked())
         finished = finish(release)
         manifest = read_manifest(release)
+        _refuse_changed(release, manifest)
         found = _present(release, subjects)
         if not found:
             if finished:
@@ -96,6 +97,18 @@ def _refuse_unclear(subjects: Collection[str], reason: str) -> None:
         raise RequestError("A withdrawal needs a --reason of one line, such as 'consent withdrawn'.")
     if any(subject in reason for subject in subjects):
         raise RequestError("The --reason names a subject, and it is published: leave the identifier out.")
+
+
+def _refuse_changed(release: Path, manifest: Mapping[str, Any]) -> None:
+    """A new seal must not make whole what was changed or lost under the old one."""
+    for name, entry in manifest["files"].items():
+        if name.endswith(".parquet") and not (
+            (release / name).is_file() and sha256_of(release / name) == entry["sha256"]
+        ):
+            raise RequestError(
+                f"{release / name} is not the file that the manifest lists: cxr-max verify says what else is"
+                " wrong; get the release anew, then withdraw."
+            )
 
 
 def _present(release: Path, subjects: Collection[str]) -> frozenset[str]:

@@ -64,7 +64,13 @@ def check_description(
     if manifest["cxr_max_version"] != __version__:
         return
     shards = {name: entry for name, entry in manifest["files"].items() if name.endswith(".parquet")}
-    for name, text in described(manifest, shards).items():
+    try:
+        texts = described(manifest, shards)
+    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        message = f"No card can be made of the manifest: its counts are not as cxr-max writes them ({error!r})."
+        defects.add("card", "manifest.json", message)
+        return
+    for name, text in texts.items():
         if name in hashes and (release / name).read_text("utf-8", errors="replace") != text:
             kind = "card" if name == "README.md" else "croissant"
             defects.add(

@@ -83,7 +83,7 @@ class TrajectoryRows:
         wrong = pc.not_equal(pc.fill_null(table["split"], UNDIVIDED), part.split)
         flag("split", part, wrong, lambda row: f"split is {table['split'][row]}, and its file is {part.split}'s.")
         unknown = pc.and_(
-            pc.is_valid(table["prompt_sha256"]),
+            pc.is_valid(table["prompt_given"]),
             pc.invert(pc.is_in(table["prompt_sha256"], value_set=pa.array(sorted(self.prompts), pa.string()))),
         )
         flag("prompt", part, unknown, "prompt_sha256 is of no prompt that the manifest lists.")
@@ -121,7 +121,7 @@ class TrajectoryRows:
                 self.defects.flag("hash", part, bad, f"{name} is no sha256.")
             elif pc.any(bad).as_py():
                 owners = pc.list_parent_indices(values)
-                for row in pc.filter(owners, bad.fill_null(True)).unique().to_pylist():
+                for row in pc.filter(owners, bad.fill_null(False)).unique().to_pylist():
                     self.defects.add("hash", part.file, f"{name} holds what is no sha256.", part.first + row)
         lengths = [
             pc.list_value_length(part.table[name]) for name in ("image_ids", "image_sha256", "source_sha256")

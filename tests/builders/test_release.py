@@ -219,6 +219,7 @@ def test_every_config_and_split_loads_without_a_network(release: Path, tmp_path:
     assert loaded(release, tmp_path) == {config: said["by_split"] for config, said in counts.items()}
 
 
+@pytest.mark.slow
 def test_a_split_that_was_emptied_is_no_longer_named(release: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(release, tmp_path / "release"))
     withdraw(copy, {"phantom-0-p0000008"}, "consent withdrawn", today=date(2026, 1, 1))
@@ -230,6 +231,7 @@ def test_a_split_that_was_emptied_is_no_longer_named(release: Path, tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_configs_without_a_split_of_their_own(tmp_path: Path) -> None:
     """One split only, and no consensus."""
     build(BuildRequest(source="phantom", teachers="sim-grok-4", out=tmp_path, studies=4), Quiet())
