@@ -114,8 +114,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RequestError(f"A withdrawal from {folder} was interrupted: run the same cxr-max withdraw again.")
     if manifest is None:
         raise RequestError(f"{folder} holds no sealed release: give the release of a finished cxr-max build.")
-    version = manifest.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    version = manifest.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
         raise RequestError(
             f"{folder} has release schema {version}, and this version of cxr-max reads up to {SCHEMA_VERSION}:"
             " install the version that its manifest names."

@@ -55,6 +55,7 @@ class _Derived(BaseModel):
 class _Shape(BaseModel):
     """What a manifest must have before it can be compared with anything."""
 
+    schema_version: int
     cxr_max_version: str
     source: dict[str, str]
     derived: dict[str, _Derived]
