@@ -19,6 +19,7 @@ BENCHMARKS: Final = (
     "evaluation",
     "radiographs",
     "sources",
+    "verify",
 )
 
 

@@ -28,6 +28,7 @@ from cxr_max.builders.selection import Selection, Views, read_subjects
 from cxr_max.builders.sending import BURNED_IN, send
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
+from cxr_max.builders.withdraw import withdrawn_of
 from cxr_max.costs import add_cost
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.errors import ImageError, RequestError
@@ -190,7 +191,10 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
     source = checked.source
     with folder.locked():
         folder.settle(settings_of(request))
+        gone, records = withdrawn_of(folder)
+        checked = replace(checked, wanted=replace(checked.wanted, without=gone))
         with Ledger(folder.ledger) as ledger:
+            ledger.forget(gone)
             for warning in source.warnings:
                 watch.warned(warning)
             watch.started(checked.wanted.teachers, _expected(source, checked.wanted.selection))
@@ -210,7 +214,7 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
                 watch.warned(BURNED_IN.format(planner.burned_in))
             watch.sealing(planner.gaps)
             published = {**_published(request), "prices": read_prices(prices)}
-            manifest = write_release(ledger, folder.release, source.info, published)
+            manifest = write_release(ledger, folder.release, source.info, published, records)
             failed = planner.unanswered()
     return BuildResult(
         release=str(folder.release),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_max.builders.run_folder import RunFolder
+from cxr_max.builders.withdraw import take_over
 from cxr_max.errors import RequestError, RunLockedError
 from cxr_max.ledger_merge import Merged, merge
 
@@ -45,7 +46,10 @@ def merge_runs(into: Path, others: Sequence[Path]) -> tuple[MergedRun, ...]:
                 f"A job is at work in {other.root}: wait for it, or stop it; its replies are kept."
             )
     with target.locked():
-        return tuple(_merged(target, RunFolder(other)) for other in others)
+        merged = tuple(_merged(target, RunFolder(other)) for other in others)
+        for folder in (target.root, *others):
+            take_over(target, RunFolder(folder))
+        return merged
 
 
 def _merged(target: RunFolder, other: RunFolder) -> MergedRun:

@@ -29,6 +29,8 @@ class Wanted:
     samples: int
     rendering: Rendering
     selection: Selection
+    without: frozenset[str] = frozenset()
+    """Subjects that were withdrawn: nothing is asked about them, and they count for the selection still."""
 
     def askable(self, study: Study) -> bool:
         """Whether the prompt has what it gives away about this study."""
@@ -84,6 +86,8 @@ class Planner:
         self._answered = self.ledger.answered()
         try:
             for study, sets in self.wanted.selection.chosen(source, self.wanted.askable, self._skip):
+                if study.subject_id in self.wanted.without:
+                    continue
                 self.studies += 1
                 self.watch.study()
                 for images in sets:

@@ -1,25 +1,25 @@
-"""The ledger -> a release that Hugging Face loads. Same ledger, same bytes.
+"""Rows -> a release that Hugging Face loads. Same rows, same bytes.
 
-``manifest.json`` is removed first and written last: where it is missing, the release is unfinished.
+``manifest.json`` is removed first and written last: where it is missing, the release is unfinished. Every number
+of the manifest is counted from the shards (``tallies``); card and Croissant description are made of the manifest.
 """
 
 import hashlib
 import json
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from cxr_max import __version__
+from cxr_max import __version__, prompts
 from cxr_max.builders.card import card
+from cxr_max.builders.croissant import croissant
 from cxr_max.builders.sources.base import SourceInfo
+from cxr_max.builders.tallies import PROMPT, Trajectories, counted
 from cxr_max.builders.trajectories import trajectory_of
-from cxr_max.costs import add_cost
 from cxr_max.errors import RequestError
-from cxr_max.ledger import UNDIVIDED, Ledger
-from cxr_max.records import SPLITS, Trajectory
+from cxr_max.ledger import Ledger
 from cxr_max.schemas import SCHEMA_VERSION, row_of, trajectory_schema
 from cxr_max.shards import (
     canonical_json,
@@ -30,88 +30,97 @@ from cxr_max.shards import (
 )
 
 CONFIG: Final = "trajectories"
-_DERIVABLE: Final = {"consensus", "preferences"}
+DERIVABLE: Final = ("consensus", "preferences")
 """Configs that are made from the trajectories, and are stale as soon as these change."""
+STAGING: Final = ".withdrawing"
+"""Where a withdrawal makes the new shards, below the release (see ``withdraw``)."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What the manifest and the card say about the rows; gathered while they stream by."""
-
-    rows: int = 0
-    by_split: Counter[str] = field(default_factory=Counter)
-    by_teacher: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    studies: set[str] = field(default_factory=set)
-    subjects: set[str] = field(default_factory=set)
-    renderings: set[str] = field(default_factory=set)
-    models_reported: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    prompts: set[tuple[str, str, str, str]] = field(default_factory=set)
-    labelers: set[str] = field(default_factory=set)
-    simulated: int = 0
-    cost_usd: float | None = 0.0
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, row: Trajectory, written: Mapping[str, Any]) -> None:
-        self.rows += 1
-        self.by_split[row.split or UNDIVIDED] += 1
-        self.by_teacher[row.teacher][row.status] += 1
-        self.studies.add(row.study_id)
-        self.subjects.add(row.subject_id)
-        self.renderings.add(row.rendering)
-        self.prompts.add((row.prompt_name, row.prompt_version, row.prompt_sha256, row.prompt_given))
-        self.simulated += row.provider == "simulated"
-        self.cost_usd = add_cost(self.cost_usd, row.cost_usd)
-        if row.model_reported is not None:
-            self.models_reported[row.teacher].add(row.model_reported)
-        if row.labeler is not None:
-            self.labelers.add(row.labeler)
-        # Of all that a row holds: another labeler makes other trajectories of the same replies.
-        self.digest.update(json.dumps(written, default=str, sort_keys=True).encode())
-
-    def counts(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "studies": len(self.studies),
-            "subjects": len(self.subjects),
-            "by_split": {split: self.by_split[split] for split in SPLITS if self.by_split[split]},
-            "by_teacher": {teacher: dict(sorted(c.items())) for teacher, c in sorted(self.by_teacher.items())},
-            "renderings": sorted(self.renderings),
-            "models_reported": {t: sorted(models) for t, models in sorted(self.models_reported.items())},
-        }
-
-
-def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
+def write_release(
+    ledger: Ledger,
+    folder: Path,
+    info: SourceInfo,
+    settings: Mapping[str, Any],
+    withdrawn: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Derive a release from the ledger alone, and return its manifest.
-
-    The consensus and preferences configs are kept if the trajectories they came from are the same still.
 
     Args:
         settings: what the run was asked for, without local paths, and the prices it was paid at.
+        withdrawn: as ``write_rows`` takes it.
 
     Raises:
         StorageError: the disk refused; the ledger is untouched and the same command finishes the release.
     """
+    planned = ledger.teacher_counts()
+    about = {
+        "source": asdict(info),
+        "settings": dict(settings),
+        "missing": {
+            "gaps": len(ledger.gaps()),
+            "failed": sum(rows - answered for rows, answered in planned.values()),
+        },
+        "recipients": ledger.recipients(),
+        "withdrawn": list(withdrawn),
+    }
+    return write_rows(folder, ledger.split_counts(), lambda split: _rows(ledger, split), about)
+
+
+def _rows(ledger: Ledger, split: str) -> Iterator[dict[str, Any]]:
+    for question, answered in ledger.rows(split):
+        yield row_of(trajectory_of(question, answered))
+
+
+def write_rows(
+    folder: Path,
+    counts: Mapping[str, int],
+    rows_of: Callable[[str], Iterable[Mapping[str, Any]]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the trajectories of a release, seal it, and return its manifest.
+
+    The consensus and preferences configs are kept if the trajectories they came from are the same still.
+
+    Args:
+        counts: rows per split.
+        rows_of: from a split to its rows, sorted by study_id, image_ids, teacher, prompt_name, prompt_sha256 and
+            sample_index.
+        about: what no row says: ``source`` (the fields of ``SourceInfo``), ``settings`` and ``missing``
+            (``gaps`` and ``failed``); where there are any, ``withdrawn`` (a record per withdrawal),
+            ``recipients``, ``imported`` and ``prompts`` (with the ``text`` of those that are not shipped).
+
+    Raises:
+        StorageError: the disk refused.
+    """
     before = _manifest_of(folder) or {}
-    _break_seal(folder)
-    tally = _Tally()
-    _write_shards(ledger, folder / "data" / CONFIG, tally)
-    manifest = _manifest(ledger, info, settings, tally)
+    break_seal(folder)
+    with disk_refusals_named(folder):
+        shutil.rmtree(folder / STAGING, ignore_errors=True)
+        (folder / "data" / CONFIG).mkdir(parents=True, exist_ok=True)
+    write_config(folder / "data" / CONFIG, dict(sorted(counts.items())), rows_of, trajectory_schema())
     derived = before.get("derived", {})
-    if derived and before["trajectories_digest"] == manifest["trajectories_digest"]:
-        manifest["derived"] = derived
-        manifest["counts"] |= {config: before["counts"][config] for config in derived}
-    return _seal(folder, manifest)
+    said = {config: before["counts"][config] for config in derived}
+    return seal(folder, {**about, "derived": derived, "counts": said})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a sealed release.
 
     Raises:
-        RequestError: there is none, so the release is unfinished or no release at all.
+        RequestError: there is none, so the release is unfinished or no release at all; or it has a schema that
+            only a newer version of cxr-max reads.
     """
     manifest = _manifest_of(folder)
+    if manifest is None and (folder / STAGING).exists():
+        raise RequestError(f"A withdrawal from {folder} was interrupted: run the same cxr-max withdraw again.")
     if manifest is None:
         raise RequestError(f"{folder} holds no sealed release: give the release of a finished cxr-max build.")
+    version = manifest.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise RequestError(
+            f"{folder} has release schema {version}, and this version of cxr-max reads up to {SCHEMA_VERSION}:"
+            " install the version that its manifest names."
+        )
     return manifest
 
 
@@ -121,8 +130,8 @@ def add_configs(
     """Write configs that were derived from the trajectories, and renew the seal.
 
     Args:
-        configs: by name, what writes its shards and returns what the manifest shall say of it: ``counts`` and
-            ``method``.
+        configs: by name, what writes its shards and returns what the manifest shall say of it: ``method``, and
+            ``counts`` with what the shards do not tell.
         recipients: to whom trajectories and images were sent for it, as ``Ledger.recipients`` says.
 
     Raises:
@@ -130,14 +139,14 @@ def add_configs(
         StorageError: the disk refused.
     """
     manifest = read_manifest(folder)
-    _break_seal(folder)
+    break_seal(folder)
     for config, write in configs.items():
         made = write()
         manifest["counts"][config] = made["counts"]
         manifest["derived"][config] = {"method": made["method"], "from": manifest["trajectories_digest"]}
         if recipients:
             manifest["derived"][config]["recipients"] = list(recipients)
-    return _seal(folder, manifest)
+    return seal(folder, manifest)
 
 
 def _manifest_of(folder: Path) -> dict[str, Any] | None:
@@ -148,64 +157,104 @@ def _manifest_of(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
-def _break_seal(folder: Path) -> None:
+def break_seal(folder: Path) -> None:
+    """Say that the release is being worked on.
+
+    Raises:
+        StorageError: the disk refused.
+    """
     with disk_refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)
 
 
-def _seal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Drop what no longer belongs, write the card, hash every file, and write the manifest last."""
-    present = [CONFIG, *manifest["derived"]]
-    for stale in _DERIVABLE - set(present):
+def seal(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what no longer belongs, count, describe, hash every file, and write the manifest last.
+
+    Args:
+        about: as ``write_rows`` takes it, with ``derived`` (by config its ``method``, and the digest of the
+            trajectories that it is ``from``) and ``counts`` (by config what the shards do not tell); or a
+            manifest, to be renewed.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    hashes = {shard: sha256_of(shard) for shard in shards_of(folder, CONFIG)}
+    digest = digest_of(hashes)
+    derived = {config: made for config, made in about["derived"].items() if made["from"] == digest}
+    for stale in set(DERIVABLE) - set(derived):
         shutil.rmtree(folder / "data" / stale, ignore_errors=True)
-    shards = {config: sorted((folder / "data" / config).glob("*.parquet")) for config in present}
-    splits = {config: {path.name.partition("-")[0] for path in paths} for config, paths in shards.items() if paths}
-    write_text(folder / "README.md", card(manifest, splits))
-    files = [folder / "README.md", *(path for paths in shards.values() for path in paths)]
-    manifest["files"] = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-        for file in sorted(files)
-    }
+    shards = {config: shards_of(folder, config) for config in (CONFIG, *derived)}
+    hashes |= {shard: sha256_of(shard) for config in derived for shard in shards[config]}
+    manifest = manifest_of({**about, "derived": derived, "trajectories_digest": digest}, shards)
+    entries = {shard.relative_to(folder).as_posix(): _entry(shard, sha256) for shard, sha256 in hashes.items()}
+    texts = described(manifest, entries)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        entries[name] = _entry(folder / name, sha256_of(folder / name))
+    manifest["files"] = dict(sorted(entries.items()))
     write_text(folder / "manifest.json", canonical_json(manifest))
     return manifest
 
 
-def _write_shards(ledger: Ledger, folder: Path, tally: _Tally) -> None:
-    with disk_refusals_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    counts = dict(sorted(ledger.split_counts().items()))
-    write_config(folder, counts, lambda split: _rows(ledger, split, tally), trajectory_schema())
+def shards_of(folder: Path, config: str) -> list[Path]:
+    """The Parquet files of one config, in order."""
+    return sorted((folder / "data" / config).glob("*-of-*.parquet"))
 
 
-def _rows(ledger: Ledger, split: str, tally: _Tally) -> Iterator[dict[str, Any]]:
-    for question, answered in ledger.rows(split):
-        trajectory = trajectory_of(question, answered)
-        row = row_of(trajectory)
-        tally.add(trajectory, row)
-        yield row
+def digest_of(hashes: Mapping[Path, str]) -> str:
+    """What tells the trajectories of two releases apart, from each shard's sha256.
+
+    Of all that a row holds: another labeler makes other trajectories of the same replies.
+    """
+    named = {shard.name: sha256 for shard, sha256 in hashes.items()}
+    return hashlib.sha256(canonical_json(named).encode()).hexdigest()
 
 
-def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, Any], tally: _Tally) -> dict[str, Any]:
-    planned = ledger.teacher_counts()
+def described(manifest: Mapping[str, Any], shards: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The files of a release that are made of its manifest, by name.
+
+    Args:
+        shards: ``bytes`` and ``sha256`` of every Parquet file, by its path in the release.
+    """
+    # As it is read back, so that they can be made again from the written one.
+    read = json.loads(canonical_json(manifest))
+    read["counts"] = {
+        config: read["counts"][config] for config in (CONFIG, *DERIVABLE) if config in read["counts"]
+    }
+    splits = {config: set(said["by_split"]) for config, said in read["counts"].items() if said["by_split"]}
     return {
+        "README.md": card(read, splits),
+        "croissant.json": canonical_json(croissant(read, shards)),
+    }
+
+
+def _entry(file: Path, sha256: str) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": sha256}
+
+
+def manifest_of(about: Mapping[str, Any], shards: Mapping[str, list[Path]]) -> dict[str, Any]:
+    """The manifest but for its list of files: what is known, and what the shards hold."""
+    tallies = {config: counted(config, paths) for config, paths in shards.items()}
+    rows = tallies[CONFIG]
+    assert isinstance(rows, Trajectories)
+    said = about["counts"]
+    return {
+        **about,
         "schema_version": SCHEMA_VERSION,
         "cxr_max_version": __version__,
-        "source": asdict(info),
-        "settings": dict(settings),
-        "recipients": ledger.recipients(),
-        "simulated": tally.simulated > 0,
-        "derived": {},
-        "prompts": [
-            dict(zip(("name", "version", "sha256", "given"), prompt, strict=True))
-            for prompt in sorted(tally.prompts)
-        ],
-        "labelers": sorted(tally.labelers),
-        "counts": {CONFIG: tally.counts()},
-        "missing": {
-            "gaps": len(ledger.gaps()),
-            "failed": sum(rows - answered for rows, answered in planned.values()),
-        },
-        "cost_usd": tally.cost_usd,
-        "trajectories_digest": tally.digest.hexdigest(),
+        "simulated": "simulated" in rows.providers,
+        "prompts": prompts_of(rows, about.get("prompts", ())),
+        "labelers": sorted(rows.labelers),
+        "counts": {config: {**said.get(config, {}), **tally.counts()} for config, tally in tallies.items()},
+        "cost_usd": rows.cost_usd,
     }
+
+
+def prompts_of(rows: Trajectories, known: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The prompts that the rows name, each with its text: as shipped, or as ``known``; else null."""
+    texts = {entry["sha256"]: entry.get("text") for entry in known}
+    for name in prompts.names():
+        texts[prompts.load(name).sha256] = prompts.load(name).text
+    entries = (dict(zip(PROMPT, prompt, strict=True)) for prompt in sorted(rows.prompts, key=str))
+    return [{**entry, "text": texts.get(entry["sha256"])} for entry in entries]

@@ -297,6 +297,15 @@ class Ledger(BatchTables):
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO recipients VALUES (?, ?, ?, ?)", map(_recipient_row, recipients))
 
+    def forget(self, subjects: Iterable[str]) -> None:
+        """Take the rows of these subjects out of the plan, with their failures and gaps; replies stay."""
+        named = json.dumps(sorted(subjects))
+        theirs = "FROM questions WHERE subject_id IN (SELECT value FROM json_each(?))"
+        with self._transaction() as db:
+            db.execute(f"DELETE FROM failures WHERE request_sha256 IN (SELECT request_sha256 {theirs})", (named,))
+            db.execute(f"DELETE FROM gaps WHERE study_id IN (SELECT study_id {theirs})", (named,))
+            db.execute(f"DELETE {theirs}", (named,))
+
     # Reading back.
 
     def rows(self, split: str | None = None) -> Iterator[tuple[Question, Answered]]:

@@ -130,6 +130,19 @@ def preference_schema() -> "pa.Schema":
     return _schema("preferences", _PREFERENCE, types)
 
 
+def schema_of(config: str, version: int) -> "pa.Schema":
+    """The columns that a release of a schema version has in one of its configs.
+
+    Raises:
+        KeyError: this version of cxr-max knows no such config, or no such schema version.
+    """
+    return {
+        (SCHEMA_VERSION, "trajectories"): trajectory_schema,
+        (SCHEMA_VERSION, "consensus"): consensus_schema,
+        (SCHEMA_VERSION, "preferences"): preference_schema,
+    }[version, config]()
+
+
 def _schema(config: str, described: Mapping[str, str], types: Mapping[str, "pa.DataType"]) -> "pa.Schema":
     import pyarrow as pa
 

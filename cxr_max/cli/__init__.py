@@ -25,6 +25,8 @@ from cxr_max.cli import (
     status,
     teachers,
     train,
+    verify,
+    withdraw,
 )
 from cxr_max.cli import eval as evaluation
 from cxr_max.errors import CxrMaxError
@@ -44,6 +46,8 @@ app.command("train")(train.command)
 app.command("eval")(evaluation.command)
 app.command("leaderboard")(leaderboard.command)
 app.add_typer(sources.app, name="sources")
+app.command("verify")(verify.command)
+app.command("withdraw")(withdraw.command)
 app.command("sheet")(sheet.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)
