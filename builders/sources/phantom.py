@@ -10,6 +10,7 @@ it Cardiomegaly's parent: the mediastinum is never painted wide. Fracture and Pl
 so 0.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -130,13 +131,29 @@ class PhantomSource:
         Raises:
             StorageError: the picture cannot be written, as on a full disk.
         """
-        for one in cases(self._seed):
-            path = self._folder / f"{one.study_id}.png"
-            with disk_refusals_named(path):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                if not _is_whole(path):
-                    _write(one, path, self._size)
-            yield _study(one, path, self._size)
+        yield from map(self._drawn, cases(self._seed))
+
+    def study(self, study_id: str) -> Study:
+        """The study with this identifier, whatever its seed.
+
+        Raises:
+            RequestError: no phantom has such an identifier.
+            StorageError: the picture cannot be written.
+        """
+        named = re.fullmatch(r"phantom-(\d+)-(\d{7,})", study_id)
+        if named is None:
+            raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
+        number, visit = divmod(int(named[2]), STUDIES_PER_SUBJECT)
+        seed = int(named[1])
+        return self._drawn(_case(seed, int(named[2]), _subject(seed, number), visit))
+
+    def _drawn(self, one: Case) -> Study:
+        path = self._folder / f"{one.study_id}.png"
+        with disk_refusals_named(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not _is_whole(path):
+                _write(one, path, self._size)
+        return _study(one, path, self._size)
 
 
 def cases(seed: int) -> Iterator[Case]:
