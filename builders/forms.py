@@ -4,8 +4,9 @@ ms-swift: ``messages`` (role, content), ``images``; before version 3 ``query``, 
 LLaVA: ``id``, ``image``, ``conversations`` (from, value). OpenAI chat: ``messages`` whose contents are parts.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -71,7 +72,11 @@ def read(row: Mapping[str, Any], form: Form) -> Exchange:
     row_id = row.get("id")
     prompt = "\n\n".join(text for role, text in turns if role in ("system", "user"))
     return Exchange(
-        tuple(images), _without_tags(prompt), reply, reasoning, None if row_id is None else str(row_id)
+        tuple(images),
+        _without_tags(prompt, len(images)),
+        reply,
+        reasoning,
+        None if row_id is None else str(row_id),
     )
 
 
@@ -169,9 +174,13 @@ def _text(value: object) -> str:
     return value
 
 
-def _without_tags(prompt: str) -> str:
-    while prompt.startswith(IMAGE):
-        prompt = prompt.removeprefix(IMAGE).removeprefix("\n")
+def _without_tags(prompt: str, number: int) -> str:
+    """The places of ``number`` images, in front or behind, are no part of the question."""
+    for _ in range(number):
+        if prompt.startswith(IMAGE):
+            prompt = prompt.removeprefix(IMAGE).removeprefix("\n")
+        else:
+            prompt = prompt.removesuffix(IMAGE).removesuffix("\n") if prompt.endswith(IMAGE) else prompt
     return prompt
 
 
@@ -183,11 +192,11 @@ def _apart(reply: str) -> tuple[str, str | None]:
     return text.removeprefix("\n"), reasoning
 
 
+def sha256(text: str) -> str:
+    """Of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def line_of(row: Mapping[str, Any]) -> str:
     """One line of JSON."""
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def conversation(prompt: str, reply: str, images: Sequence[str]) -> Exchange:
-    """An exchange without reasoning and identifier."""
-    return Exchange(tuple(images), prompt, reply, None, None)

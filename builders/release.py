@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cxr_max import __version__
+from cxr_max import __version__, prompts
 from cxr_max.builders.card import card
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.trajectories import trajectory_of
@@ -20,7 +20,7 @@ from cxr_max.costs import add_cost
 from cxr_max.errors import RequestError
 from cxr_max.ledger import UNDIVIDED, Ledger
 from cxr_max.records import SPLITS, Trajectory
-from cxr_max.schemas import SCHEMA_VERSION, row_of, trajectory_schema
+from cxr_max.schemas import SCHEMA_VERSION, row_of, trajectory_of_row, trajectory_schema
 from cxr_max.shards import (
     canonical_json,
     disk_refusals_named,
@@ -30,6 +30,7 @@ from cxr_max.shards import (
 )
 
 CONFIG: Final = "trajectories"
+_PROMPT: Final = ("name", "version", "sha256", "given")
 _DERIVABLE: Final = {"consensus", "preferences"}
 """Configs that are made from the trajectories, and are stale as soon as these change."""
 
@@ -100,6 +101,52 @@ def write_release(ledger: Ledger, folder: Path, info: SourceInfo, settings: Mapp
     if derived and before["trajectories_digest"] == manifest["trajectories_digest"]:
         manifest["derived"] = derived
         manifest["counts"] |= {config: before["counts"][config] for config in derived}
+    return _seal(folder, manifest)
+
+
+def write_rows(
+    folder: Path,
+    info: SourceInfo,
+    counts: Mapping[str, int],
+    rows_of: Callable[[str], Iterator[dict[str, Any]]],
+    imported: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Seal rows that were made elsewhere as a release, and return its manifest.
+
+    Args:
+        counts: rows per split.
+        rows_of: from a split to its rows, in a release's order; null where nothing is known.
+        imported: what the manifest shall say of where they come from.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    _break_seal(folder)
+    tally = _Tally()
+
+    def tallied(split: str) -> Iterator[dict[str, Any]]:
+        for row in rows_of(split):
+            tally.add(trajectory_of_row(row), row)
+            yield row
+
+    write_config(folder / "data" / CONFIG, counts, tallied, trajectory_schema())
+    tally.prompts = {prompt for prompt in tally.prompts if prompt[0] in prompts.names()}
+    tally.renderings = {rendering for rendering in tally.renderings if rendering}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "cxr_max_version": __version__,
+        "source": asdict(info),
+        "settings": {},
+        "imported": dict(imported),
+        "simulated": tally.simulated > 0,
+        "derived": {},
+        "prompts": [dict(zip(_PROMPT, prompt, strict=True)) for prompt in sorted(tally.prompts)],
+        "labelers": sorted(tally.labelers),
+        "counts": {CONFIG: tally.counts()},
+        "missing": {"gaps": 0, "failed": 0},
+        "cost_usd": tally.cost_usd,
+        "trajectories_digest": tally.digest.hexdigest(),
+    }
     return _seal(folder, manifest)
 
 
@@ -190,10 +237,7 @@ def _manifest(ledger: Ledger, info: SourceInfo, settings: Mapping[str, Any], tal
         "settings": dict(settings),
         "simulated": tally.simulated > 0,
         "derived": {},
-        "prompts": [
-            dict(zip(("name", "version", "sha256", "given"), prompt, strict=True))
-            for prompt in sorted(tally.prompts)
-        ],
+        "prompts": [dict(zip(_PROMPT, prompt, strict=True)) for prompt in sorted(tally.prompts)],
         "labelers": sorted(tally.labelers),
         "counts": {CONFIG: tally.counts()},
         "missing": {

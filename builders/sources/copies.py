@@ -13,6 +13,7 @@ from typing import Final
 from cxr_max.builders.sources.mimic_tables import existing_folder, study_folder, version_folder
 from cxr_max.builders.sources.registry import NAMES
 from cxr_max.errors import ImageError, RequestError
+from cxr_max.records import Split
 
 _SUFFIXES: Final = {"mimic-cxr-jpg": (".jpg",), "mimic-cxr": (".dcm", ".dcm.gz")}
 
@@ -86,6 +87,17 @@ def _phantom(study_id: str) -> Path:
         return PhantomSource(directory=Path(_workspace().name)).study(study_id).radiographs[0].path
     except RequestError as error:
         raise ImageError(str(error)) from error
+
+
+def phantom_place(image_id: str) -> tuple[str, str, Split | None] | None:
+    """Study, subject and split of a phantom's image; ``None`` where there is no such image."""
+    from cxr_max.builders.sources.phantom import case_of
+
+    try:
+        case = case_of(image_id.removesuffix("-1"))
+    except RequestError:
+        return None
+    return case.study_id, case.subject.subject_id, case.subject.split
 
 
 @cache

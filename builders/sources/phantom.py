@@ -140,12 +140,7 @@ class PhantomSource:
             RequestError: no phantom has such an identifier.
             StorageError: the picture cannot be written.
         """
-        named = re.fullmatch(r"phantom-(\d+)-(\d{7,})", study_id)
-        if named is None:
-            raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
-        number, visit = divmod(int(named[2]), STUDIES_PER_SUBJECT)
-        seed = int(named[1])
-        return self._drawn(_case(seed, int(named[2]), _subject(seed, number), visit))
+        return self._drawn(case_of(study_id))
 
     def _drawn(self, one: Case) -> Study:
         path = self._folder / f"{one.study_id}.png"
@@ -164,6 +159,20 @@ def cases(seed: int) -> Iterator[Case]:
         for visit in range(STUDIES_PER_SUBJECT):
             yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit)
         number += 1
+
+
+def case_of(study_id: str) -> Case:
+    """The attributes of one study, by its identifier.
+
+    Raises:
+        RequestError: no phantom has such an identifier.
+    """
+    named = re.fullmatch(r"phantom-(\d+)-(\d{7,})", study_id)
+    if named is None:
+        raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
+    seed, index = int(named[1]), int(named[2])
+    number, visit = divmod(index, STUDIES_PER_SUBJECT)
+    return _case(seed, index, _subject(seed, number), visit)
 
 
 def _rng(*key: int) -> "Generator":

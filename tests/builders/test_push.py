@@ -138,7 +138,7 @@ def test_interrupted_again_and_again_it_comes_to_an_end(sealed: Path, hub: Hub) 
             assert on(hub) in ({}, tree_of(sealed))
     assert on(hub) == tree_of(sealed) and attempts > 1
     uploads = [target for method, target, _ in hub.seen if method == "PUT"]
-    assert len(uploads) == len(set(uploads)), "no shard was sent twice"
+    assert len(uploads) < len(set(uploads)) + attempts, "only what was refused is sent again"
 
 
 def test_a_new_release_replaces_the_shards_of_the_old_and_nothing_else(
