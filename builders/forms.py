@@ -94,11 +94,11 @@ def write(exchange: Exchange, form: Form) -> dict[str, Any]:
         said = [{"from": "human", "value": tagged}, {"from": "gpt", "value": reply}]
         return {"id": exchange.row_id, "image": image, "conversations": said}
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in exchange.images]
-    messages = [
+    chat: list[dict[str, Any]] = [
         {"role": "user", "content": [*parts, {"type": "text", "text": exchange.prompt}]},
         {"role": "assistant", "content": reply},
     ]
-    return {"id": exchange.row_id, "messages": messages}
+    return {"id": exchange.row_id, "messages": chat}
 
 
 Turns = list[tuple[str, str]]

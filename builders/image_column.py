@@ -1,7 +1,7 @@
 """A column of pictures that a release does not hold: references, and pixels only when somebody looks.
 
-It is a feature of ``datasets``, as its own ``Image`` is, so that it works in tables and streams, in formats such as
-``with_format("torch")`` and in workers. What is stored is text; saving or pushing such a data set saves no picture.
+It is a feature of ``datasets``, as its own ``Image`` is, so that it works in tables and streams, in formats such
+as ``with_format("torch")`` and in workers. What is stored is text; saving such a data set saves no picture.
 (A function given to ``map`` that looks at the pictures makes ``datasets`` keep them as bytes: give it to
 ``with_transform`` or a collator instead.)
 """
@@ -93,8 +93,8 @@ def _picture(copy: Copy, reference: dict[str, Any]) -> "Image":
         raise ImageError(f"Image {image_id} of study {reference['study_id']}: {message}") from error
     if version and version != str(VERSIONS.get(kind)):
         _say(
-            f"The teachers saw {kind}-{version}, and this cxr-max renders {kind}-{VERSIONS.get(kind)}: the pictures"
-            " are like those they saw, and not the same."
+            f"The teachers saw {kind}-{version}, and this cxr-max renders {kind}-{VERSIONS.get(kind)}: the"
+            " pictures are like those they saw, and not the same."
         )
     elif reference["image_sha256"] not in (None, encoded.sha256):
         _say(

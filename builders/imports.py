@@ -32,8 +32,8 @@ from cxr_max.replies import read_reply
 from cxr_max.shards import disk_refusals_named
 
 UNKNOWN: Final = (
-    "source_sha256", "image_sha256", "rendering", "provider", "model", "model_reported", "sampling", "finish_reason",
-    "input_tokens", "output_tokens", "cost_usd", "latency_s", "created_at", "request_sha256",
+    "source_sha256", "image_sha256", "rendering", "provider", "model", "model_reported", "sampling",
+    "finish_reason", "input_tokens", "output_tokens", "cost_usd", "latency_s", "created_at", "request_sha256",
 )  # fmt: skip
 """Columns that none of the forms can hold."""
 _MIMIC_PATH: Final = re.compile(r"p(\d{8})/s(\d{8})/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\b")

@@ -54,7 +54,7 @@ def _object(data: bytes) -> dict[str, Any] | Unreadable:
 
 
 def _of_array(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | Unreadable]]:
-    decoder, line, buffer = json.JSONDecoder(), 1, ""
+    decoder, line, buffer, seen = json.JSONDecoder(), 1, "", 0
     with path.open(encoding="utf-8-sig", newline="") as stream:
         buffer = _more(path, stream, "").lstrip("\ufeff")
         line, buffer = _skipped(line, buffer, "[")
@@ -80,6 +80,7 @@ def _of_array(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | Unreadabl
                 row if isinstance(row, dict) else Unreadable("the entry is no object"),
             )
             line += buffer.count("\n", 0, used)
+            seen += used
             buffer = buffer[used:]
 
 

@@ -1,4 +1,4 @@
-"""A release, loaded: plain or streamed, from a folder or the Hub, with the user's own copy of the images if wished.
+"""A release, loaded: plain or streamed, from a folder or the Hub, with the user's own images if wished.
 
 The rows hold no pictures. ``images`` adds a column that finds, checks and renders them when a row is looked at.
 """

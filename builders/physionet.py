@@ -1,7 +1,7 @@
 """A credentialed release -> the folder of a PhysioNet submission: derived text only, and every file summed.
 
-PhysioNet (24 April 2024): what is derived from credentialed data is shared on PhysioNet under the same agreement, with
-"Ext" in a name that uses MIMIC.
+PhysioNet (24 April 2024): what is derived from credentialed data is shared on PhysioNet under the same agreement,
+with "Ext" in a name that uses MIMIC.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from cxr_max import prompts
 from cxr_max.builders.published import MANIFEST, Watch, data_use_of, sealed_files
 from cxr_max.builders.release import read_manifest
 from cxr_max.data_use import check_outlet
@@ -23,9 +24,9 @@ from cxr_max.shards import canonical_json, disk_refusals_named, sha256_of, write
 SUMS: Final = "SHA256SUMS.txt"
 _LICENCE: Final = (
     "PhysioNet Credentialed Health Data License Version 1.5.0\n\n"
-    "This folder is submitted for release under the licence named above, with the PhysioNet Credentialed Health Data\n"
-    "Use Agreement 1.5.0, as the data it was derived from are. The licence's text is PhysioNet's and is attached by\n"
-    "PhysioNet at publication: https://physionet.org/about/licenses/\n"
+    "This folder is submitted for release under the licence named above, with the PhysioNet Credentialed Health\n"
+    "Data Use Agreement 1.5.0, as the data it was derived from are. The licence's text is PhysioNet's and is\n"
+    "attached by PhysioNet at publication: https://physionet.org/about/licenses/\n"
 )
 _PRIVATE: Final = frozenset({"account", "path", "host", "labels", "endpoint"})
 """Names under which a manifest may hold what concerns the authors' machines and contracts only."""
@@ -143,9 +144,11 @@ def _title(manifest: Mapping[str, Any]) -> str:
 
 
 def _front_matter(release: Path) -> str:
-    """That of the release's card: what ``datasets`` needs to know the configs. Without the Hub's tags it is short."""
-    text = (release / "README.md").read_text("utf-8")
-    return text[: text.index("\n---\n", 4) + 5] + "\n" if text.startswith("---\n") else ""
+    """Of the card's front matter what ``datasets`` needs to know the configs."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    configs = DatasetCard.load(release / "README.md").data.to_dict()["configs"]
+    return f"---\n{DatasetCardData(configs=configs).to_yaml()}\n---\n\n"
 
 
 def _readme(manifest: Mapping[str, Any], shards: Mapping[str, Path]) -> str:
@@ -163,24 +166,30 @@ def _readme(manifest: Mapping[str, Any], shards: Mapping[str, Path]) -> str:
         source_title=manifest["source"]["title"],
         renderings=" and ".join(f"`{one}`" for one in counts["renderings"]) or "nothing says how",
         labelers=" and ".join(f"`{one}`" for one in manifest["labelers"]) or "nothing",
-        service_sentence="The models were simulated: no model answered, and nothing here is data about any model."
+        service_sentence="The models were simulated: no model answered; nothing here is data about any model."
         if simulated else "Which service answered, and as which model version, stands in every row.",
         service_ethics="No image was sent to a service, since the models were simulated."
         if simulated else "**[Authors: where each model ran; for every online service, that zero retention, no training"
         " and no human review were verified, as PhysioNet asks.]**",
         prompt_table=_table(("prompt", "version", "gives away", "sha256"), [
             (one["name"], one["version"], one["given"], one["sha256"][:12]) for one in manifest["prompts"]
-        ]),
+        ]) + _texts(manifest["prompts"]),
         file_table=_table(("file", "bytes"), [(f"`{n}`", f"{manifest['files'][n]['bytes']:,}") for n in shards]),
         status_table=_table(("model", *STATUSES), [
             (teacher, *(by.get(status, 0) for status in STATUSES)) for teacher, by in counts["by_teacher"].items()
         ]),
         split_table=_table(("split", "rows"), list(counts["by_split"].items())),
         derived_sentence=f"Derived from the trajectories: {', '.join(derived)}." if derived else "",
-        limits="What the prompts of imported rows gave away is unknown." if "imported" in manifest else "",
+        limits="What the prompts of imported rows gave away is unknown. " if "imported" in manifest else "",
         digest=manifest["trajectories_digest"],
         citation=manifest["source"]["citation"] or "**[Authors: the data set.]**",
     )  # fmt: skip
+
+
+def _texts(asked: list[dict[str, str]]) -> str:
+    """The prompts in full, as far as this version ships them."""
+    shipped = [prompts.load(one["name"]) for one in asked]
+    return "".join(f"\n\n`{one.name}`:\n\n```text\n{one.text}\n```" for one in shipped)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""What of a release may leave the machine: its manifest's files, as they were sealed, and under its source's terms."""
+"""What of a release may leave the machine: its manifest's files, as sealed, under its source's terms."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -28,8 +28,8 @@ def sealed_files(folder: Path, manifest: Mapping[str, Any], watch: Watch) -> dic
         path = _inside(folder, name)
         if not path.is_file() or path.stat().st_size != sealed["bytes"] or sha256_of(path) != sealed["sha256"]:
             raise RequestError(
-                f"{path} is not the file that was sealed: run the command that made the release again, which seals it"
-                " anew."
+                f"{path} is not the file that was sealed: run the command that made the release again, which seals"
+                " it anew."
             )
         files[name] = path
     watch("Checking the files", len(files), len(files))

@@ -22,6 +22,8 @@ from cxr_max.shards import sha256_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub._commit_api import CommitOperation
+    from huggingface_hub._commit_api import CommitOperation
     from huggingface_hub.hf_api import RepoFile
 
 _KIND: Final = "dataset"
@@ -156,8 +158,8 @@ class _Hub:
         strangers = [name for name in there if name not in files and fnmatch(name, _SHARDS)]
         if strangers and MANIFEST not in there:
             raise RequestError(
-                f"{self.repo} holds other data, such as {strangers[0]}, which would be loaded with the release: choose"
-                " another --repo, or remove it there."
+                f"{self.repo} holds other data, such as {strangers[0]}, which would be loaded with the release:"
+                " choose another --repo, or remove it there."
             )
         return strangers
 
@@ -171,7 +173,8 @@ class _Hub:
         new = [name for name, path in files.items() if not _equal(path, there.get(name))]
         adding = [CommitOperationAdd(name, files[name]) for name in sorted(new, key=lambda name: name == MANIFEST)]
         self._send_shards(adding, watch)
-        operations = [*adding, *(CommitOperationDelete(name, is_folder=False) for name in stale)]
+        removing = [CommitOperationDelete(name, is_folder=False) for name in stale]
+        operations: list[CommitOperation] = [*adding, *removing]
         rows = manifest["counts"]["trajectories"]["rows"]
         simulated = " of simulated teachers" if manifest["simulated"] else ""
         message = f"{rows} trajectories{simulated}, digest {manifest['trajectories_digest'][:12]}"

@@ -23,16 +23,16 @@ def load(
         path_or_repo: the release's folder, its run's, or ``ORG/NAME`` on the Hub.
         config: trajectories, consensus or preferences.
         split: train, validation or test; ``None`` loads all that there are.
-        images: ``mimic-cxr-jpg:PATH``, as for ``--source``, or the folder alone. Adds a column ``images``: per row a
-            list of PIL images (mode L, 0 black), in the order of ``image_ids``, found and rendered when the row is
+        images: ``mimic-cxr-jpg:PATH``, as for ``--source``, or the folder alone. Adds a column ``images``: per row
+            a list of PIL images (mode L, 0 black), in the order of ``image_ids``, found and rendered when the row is
             looked at. The file's sha256 is held against ``source_sha256``, and the picture is rendered as the row
             says; where this version renders otherwise than the teachers saw, a ``PictureWarning`` says so once.
         streaming: read rows as they are iterated over.
         revision: a tag, branch or commit on the Hub.
 
     Returns:
-        A ``datasets.Dataset`` or ``IterableDataset`` of one split, or a dictionary of all splits. What is stored is
-        text and the path of your copy, so that saving saves no picture; look at ``images`` in a collator or in
+        A ``datasets.Dataset`` or ``IterableDataset`` of one split, or a dictionary of all splits. What is stored
+        is text and the path of your copy, so that saving saves no picture; look at ``images`` in a collator or in
         ``with_transform``, since what ``map`` looks at, ``datasets`` stores.
 
     Raises:

@@ -168,12 +168,12 @@ def check_outlet(source: str, data_use: DataUse, outlet: Outlet) -> None:
         raise DataUseError(f"{source} is open data, which needs no agreement: cxr-max push publishes the release.")
     if data_use == "credentialed" and outlet == "hub":
         raise DataUseError(
-            f"{source} is credentialed data, and so is what is derived from it. PhysioNet's guideline (24 April 2024)"
-            " asks that it be shared on PhysioNet under the same agreement; a private or gated repository does not"
+            f"{source} is credentialed data, and so is what is derived from it. PhysioNet's guideline (24 April"
+            " 2024) asks that it be shared on PhysioNet under the same agreement; a private or gated repository does not"
             " replace that. cxr-max package prepares the submission."
         )
     if data_use == "registration":
         raise DataUseError(
-            f"{source} is given to registered users under an agreement of its own, which says who may pass on what is"
-            " derived from it: ask its owners."
+            f"{source} is given to registered users under an agreement of its own, which says who may pass on what"
+            " is derived from it: ask its owners."
         )

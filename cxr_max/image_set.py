@@ -33,8 +33,8 @@ class ImageSet:
         kind, version, long_side = parts_of(self.rendering)
         if version != str(VERSIONS.get(kind)):
             raise ImageError(
-                f"{path.name} was rendered as {kind}-{version} when the teachers were asked, and this cxr-max makes"
-                f" {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the version that built the"
+                f"{path.name} was rendered as {kind}-{version} when the teachers were asked, and this cxr-max"
+                f" makes {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the version that built the"
                 " release, or build it again."
             )
         return rendered_again(path, kind, long_side)

@@ -1,4 +1,4 @@
-"""A loopback stand-in for the Hub's HTTP interface: repositories, LFS, commits, trees, tags; it keeps what it saw."""
+"""A loopback stand-in for the Hub's HTTP interface: repositories, LFS, commits, trees, tags."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ class Hub:
             body = body + b"!" if self.spoil else body
             self.objects[path.removeprefix("/lfs/")] = body
             return 200, {}
-        if batch := re.fullmatch(r"/datasets/(.+)\.git/info/lfs/objects/batch", path):
+        if re.fullmatch(r"/datasets/(.+)\.git/info/lfs/objects/batch", path):
             return 200, {"objects": [self._instructions(one) for one in json.loads(body)["objects"]]}
         if found := re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+)/(\w[\w-]*)(?:/([^/]+))?(?:/(.*))?", path):
             name, verb, revision, rest = found.groups()
@@ -157,7 +157,7 @@ def serving_hub() -> Iterator[Hub]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_HEAD = _reply  # noqa: N815
+        do_GET = do_POST = do_PUT = do_HEAD = _reply
 
         def log_message(self, *_: object) -> None:
             pass

@@ -15,7 +15,7 @@ def command(
     every: Annotated[bool, typer.Option("--all", help="Refused, truncated and unparsed replies too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Write a release's trajectories as conversations, one JSONL file per teacher; images are named, not copied."""
+    """Write trajectories as conversations, one JSONL file per teacher; images are named, not copied."""
     from cxr_max.builders.export import export
     from cxr_max.builders.run_folder import release_in
     from cxr_max.cli.progress import counting

@@ -27,8 +27,8 @@ def command(
 ) -> None:
     """Make a release of conversations in ms-swift, LLaVA or OpenAI chat form.
 
-    Their texts are read by the labeler. What the files do not say is null in every row; rows that cannot be read are
-    skipped, counted and named.
+    Their texts are read by the labeler. What the files do not say is null in every row; rows that cannot be read
+    are skipped, counted and named.
     """
     from cxr_max.builders.imports import import_files
     from cxr_max.cli.progress import counting

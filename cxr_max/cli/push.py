@@ -17,10 +17,10 @@ def command(
 ) -> None:
     """Publish a release of open data on the Hugging Face Hub, and check what arrived.
 
-    Only what the manifest lists is sent. The token is the one of `hf auth login`, or HF_TOKEN. Run the same command
-    again after an interruption: it goes on, and ends in the same tree.
+    Only what the manifest lists is sent. The token is the one of `hf auth login`, or HF_TOKEN. Run the same
+    command again after an interruption: it goes on, and ends in the same tree.
     """
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from cxr_max.builders.push import push
     from cxr_max.builders.run_folder import release_in

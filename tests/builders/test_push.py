@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, constants
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from cxr_max.builders.consensus import fill
 from cxr_max.builders.push import push
