@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cxr_max.errors import RequestError
 
-_CHUNK: Final = 2**20
+_CHUNK: Final = 2**16
 _LONGEST: Final = 2**26
 """Characters of one object of an array: beyond that the file is no list of conversations."""
 
@@ -76,7 +76,7 @@ def _of_array(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | Unreadabl
                 continue
             yield (
                 line,
-                stream.buffer.tell(),
+                seen,
                 row if isinstance(row, dict) else Unreadable("the entry is no object"),
             )
             line += buffer.count("\n", 0, used)

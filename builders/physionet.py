@@ -89,8 +89,8 @@ def _refuse_reports(sealed: Mapping[str, Path]) -> None:
         given = set(pc.unique(pq.read_table(path, columns=["prompt_given"])["prompt_given"]).to_pylist())
         if "report" in given:
             raise DataUseError(
-                f"{name} has replies to prompts that gave the report, and such replies repeat it: package a release"
-                " of other prompts, since no report may be in the folder."
+                f"{name} has replies to prompts that gave the report, and such replies repeat it: package a"
+                " release of other prompts, since no report may be in the folder."
             )
 
 
@@ -169,8 +169,8 @@ def _readme(manifest: Mapping[str, Any], shards: Mapping[str, Path]) -> str:
         service_sentence="The models were simulated: no model answered; nothing here is data about any model."
         if simulated else "Which service answered, and as which model version, stands in every row.",
         service_ethics="No image was sent to a service, since the models were simulated."
-        if simulated else "**[Authors: where each model ran; for every online service, that zero retention, no training"
-        " and no human review were verified, as PhysioNet asks.]**",
+        if simulated else "**[Authors: where each model ran; for every online service, that zero retention, no"
+        " training and no human review were verified, as PhysioNet asks.]**",
         prompt_table=_table(("prompt", "version", "gives away", "sha256"), [
             (one["name"], one["version"], one["given"], one["sha256"][:12]) for one in manifest["prompts"]
         ]) + _texts(manifest["prompts"]),

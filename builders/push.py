@@ -23,7 +23,6 @@ from cxr_max.shards import sha256_of
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub._commit_api import CommitOperation
-    from huggingface_hub._commit_api import CommitOperation
     from huggingface_hub.hf_api import RepoFile
 
 _KIND: Final = "dataset"
@@ -113,8 +112,8 @@ def _named(repo: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403, 404):
             raise RequestError(
-                f"The Hub does not let this token write to {repo} (HTTP {status}): check the name, and that the token"
-                " has write access to it."
+                f"The Hub does not let this token write to {repo} (HTTP {status}): check the name, and that the"
+                " token has write access to it."
             ) from error
         raise UnfinishedError(
             f"The Hub answered HTTP {status}: the same command again goes on from here."

@@ -24,9 +24,9 @@ def load(
         config: trajectories, consensus or preferences.
         split: train, validation or test; ``None`` loads all that there are.
         images: ``mimic-cxr-jpg:PATH``, as for ``--source``, or the folder alone. Adds a column ``images``: per row
-            a list of PIL images (mode L, 0 black), in the order of ``image_ids``, found and rendered when the row is
-            looked at. The file's sha256 is held against ``source_sha256``, and the picture is rendered as the row
-            says; where this version renders otherwise than the teachers saw, a ``PictureWarning`` says so once.
+            a list of PIL images (mode L, 0 black), in the order of ``image_ids``, found and rendered when the row
+            is looked at. The file's sha256 is held against ``source_sha256``, and the picture is rendered as the
+            row says; where this version renders otherwise than the teachers saw, a ``PictureWarning`` says so.
         streaming: read rows as they are iterated over.
         revision: a tag, branch or commit on the Hub.
 

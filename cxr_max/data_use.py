@@ -169,8 +169,8 @@ def check_outlet(source: str, data_use: DataUse, outlet: Outlet) -> None:
     if data_use == "credentialed" and outlet == "hub":
         raise DataUseError(
             f"{source} is credentialed data, and so is what is derived from it. PhysioNet's guideline (24 April"
-            " 2024) asks that it be shared on PhysioNet under the same agreement; a private or gated repository does not"
-            " replace that. cxr-max package prepares the submission."
+            " 2024) asks that it be shared on PhysioNet under the same agreement; a private or gated repository is"
+            " no substitute. cxr-max package prepares the submission."
         )
     if data_use == "registration":
         raise DataUseError(

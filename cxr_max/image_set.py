@@ -34,8 +34,8 @@ class ImageSet:
         if version != str(VERSIONS.get(kind)):
             raise ImageError(
                 f"{path.name} was rendered as {kind}-{version} when the teachers were asked, and this cxr-max"
-                f" makes {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the version that built the"
-                " release, or build it again."
+                f" makes {kind}-{VERSIONS.get(kind)} of it, which is another picture: use the version that built"
+                " the release, or build it again."
             )
         return rendered_again(path, kind, long_side)
 
