@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass
@@ -71,7 +72,10 @@ class Hub:
             return 200, {}
         if re.fullmatch(r"/datasets/(.+)\.git/info/lfs/objects/batch", path):
             return 200, {"objects": [self._instructions(one) for one in json.loads(body)["objects"]]}
-        if found := re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+)/(\w[\w-]*)(?:/([^/]+))?(?:/(.*))?", path):
+        if found := re.fullmatch(
+            r"/(?:api/)?datasets/([^/]+/[^/]+)/(\w[\w-]*)(?:/([^/]+))?(?:/(.*))?",
+            f"{path}/info" if path.count("/") == 4 and path.startswith("/api") else path,
+        ):
             name, verb, revision, rest = found.groups()
             repo = self.repos.get(name)
             return (404, {"error": "not found"}) if repo is None else self._on(repo, verb, revision, rest, body)
@@ -87,7 +91,7 @@ class Hub:
         if files is None:
             return 404, {"error": "no such revision"}
         if verb == "tree":
-            return 200, [_entry(name, content) for name, content in sorted(files.items())]
+            return 200, _tree(files, rest or "")
         if verb == "refs":
             refs = [
                 {"name": t, "ref": f"refs/tags/{t}", "targetCommit": commit_id(n)} for t, n in repo.tags.items()
@@ -106,6 +110,13 @@ class Hub:
             return 200, {}
         if verb == "commit":
             return self._commit(repo, dict(files), body)
+        if verb in ("info", "revision"):
+            number = next(n for n, commit in enumerate(repo.commits) if commit is files)
+            siblings = [{"rfilename": name} for name in sorted(files)]
+            return 200, {"id": "lab/demo", "sha": commit_id(number), "siblings": siblings, "private": repo.private}
+        if verb == "paths-info":
+            asked = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode())["paths"]
+            return 200, [_entry(name, files[name]) for name in asked if name in files]
         if verb == "resolve" and rest in files:
             return 200, files[rest]
         return 404, {"error": "not found"}
@@ -122,6 +133,15 @@ class Hub:
         repo.commits.append(files)
         number = commit_id(len(repo.commits) - 1)
         return 200, {"commitUrl": f"{self.address}/datasets/o/n/commit/{number}", "commitOid": number}
+
+
+def _tree(files: dict[str, bytes], folder: str) -> list[dict[str, Any]]:
+    """Everything below a folder, folders included: those who asked for less look no further than they asked."""
+    inside = {name: content for name, content in files.items() if not folder or name.startswith(f"{folder}/")}
+    folders = {str(parent) for name in inside for parent in PurePosixPath(name).parents} - {".", folder}
+    folders = {name for name in folders if not folder or name.startswith(f"{folder}/")}
+    directories = [{"type": "directory", "path": name, "oid": "1" * 40, "size": 0} for name in sorted(folders)]
+    return [*directories, *(_entry(name, content) for name, content in sorted(inside.items()))]
 
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:
@@ -151,7 +171,9 @@ def serving_hub() -> Iterator[Hub]:
             data = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
-            self.send_header("X-Repo-Commit", commit_id(0))
+            newest = max((len(repo.commits) for repo in hub.repos.values()), default=1) - 1
+            self.send_header("X-Repo-Commit", commit_id(newest))
+            self.send_header("Accept-Ranges", "bytes")
             self.send_header("ETag", f'"{sha256(data).hexdigest()}"')
             self.end_headers()
             if self.command != "HEAD":
