@@ -20,8 +20,8 @@ from cxr_max import labeler, prompts
 from cxr_max.builders import forms
 from cxr_max.builders.forms import Exchange, Form, FormError
 from cxr_max.builders.json_rows import Unreadable, rows_of_file
-from cxr_max.builders.published import Watch
-from cxr_max.builders.release import write_rows
+from cxr_max.builders.published import MANIFEST, Watch
+from cxr_max.builders.release import read_manifest, write_rows
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.sources.registry import open_source
 from cxr_max.errors import RequestError
@@ -111,6 +111,7 @@ def import_files(
     for path in files.values():
         if not path.is_file() or path.stat().st_size == 0:
             raise RequestError(f"{path} is empty or no file: give the JSON or JSONL files, one per teacher.")
+    _refuse_another(out)
     told = _Told()
     with disk_refusals_named(out), TemporaryDirectory(prefix="cxr-max-import-") as workspace:
         info, places = _source(source, name, Path(workspace))
@@ -128,6 +129,13 @@ def import_files(
         str(out), counted["rows"], counted["studies"], tuple(counted["by_teacher"]), told.forms,
         dict(told.skipped), tuple(told.examples), told.without_split, len(told.prompts),
     )  # fmt: skip
+
+
+def _refuse_another(out: Path) -> None:
+    """A release that was built is not to be lost by an import."""
+    there = read_manifest(out) if (out / MANIFEST).is_file() else None
+    if (there is not None and "imported" not in there) or (out / "ledger.sqlite").exists():
+        raise RequestError(f"{out} holds a release or a run that was not imported: choose another --out.")
 
 
 def _said(told: _Told, files: Mapping[str, Path]) -> dict[str, Any]:

@@ -175,6 +175,13 @@ def test_somebody_has_to_say_whose_images_they_are(tmp_path: Path) -> None:
         import_files({"a": tmp_path / "a.json"}, tmp_path / "out")
 
 
+def test_a_built_release_is_not_overwritten(phantoms: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(FOREIGN[0][1]))
+    shutil.copytree(phantoms, tmp_path / "built")
+    with pytest.raises(RequestError, match="not imported: choose another --out"):
+        import_files({"a": tmp_path / "a.json"}, tmp_path / "built", name="mimic-cxr-jpg")
+
+
 def test_two_replies_to_one_question_are_two_samples(tmp_path: Path) -> None:
     first, second = (json.loads(json.dumps(FOREIGN[0][1]).replace("large", word)) for word in ("large", "small"))
     (tmp_path / "a.jsonl").write_text(json.dumps(first) + "\n" + json.dumps(second))
