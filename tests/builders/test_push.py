@@ -206,6 +206,10 @@ def spoilt(release: Path, change: Any) -> Path:
     return release
 
 
+def swap(path: Path) -> None:
+    path.write_text(path.read_text().replace("Limits", "limits", 1))
+
+
 def listed(name: str) -> Any:
     return lambda release, said: said["files"].update({name: {"bytes": 1, "sha256": "0" * 64}})
 
@@ -219,6 +223,7 @@ def linked(release: Path, said: dict[str, Any]) -> None:
 DEFECTS: list[tuple[str, Any, str]] = [
     ("unsealed", lambda release, _: (release / "manifest.json").unlink(), "no sealed release"),
     ("changed", lambda release, _: (release / "README.md").write_text("x"), "not the file that was sealed"),
+    ("changed in one letter", lambda release, _: swap(release / "README.md"), "not the file that was sealed"),
     ("outside", listed("../ledger.sqlite"), "no part of a release"),
     ("absolute", listed("/etc/hosts.txt"), "no part of a release"),
     ("ledger", listed("ledger.sqlite"), "no part of a release"),
