@@ -124,7 +124,13 @@ def _index(place: str, revision: str | None) -> dict[tuple[str, ...], list[dict[
     for part in load_dataset(place, "trajectories", **options).values():
         for batch in part.with_format("arrow").iter(_ROWS):
             for row in batch.select(list(_ASKED)).to_pylist():
-                index.setdefault((row["study_id"], *row["image_sha256"]), _of_row(row))
+                found = _of_row(row)
+                known = index.setdefault((row["study_id"], *row["image_sha256"]), found)
+                if None in row["image_sha256"] and known != found:
+                    raise RequestError(
+                        f"Study {row['study_id']} has several image sets whose hashes nobody kept, so nothing says"
+                        " which of them a consensus is about: load trajectories with images, or this without."
+                    )
     return index
 
 
