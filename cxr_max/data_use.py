@@ -17,12 +17,15 @@ from datetime import date as Date
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cxr_max.errors import DataUseError, RequestError
 from cxr_max.records import DataUse, Place
+
+Outlet = Literal["hub", "physionet"]
+"""Where a release can be published."""
 
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 """RFC 1918 and RFC 4193: what a laboratory's own network is made of."""
@@ -304,4 +307,28 @@ class Gate:
             f"{counts} and {teacher} is a remote service ({host}). PhysioNet's terms (24 September 2025) allow"
             " that only where zero retention, no training and no human review are verified. Ask a local vLLM"
             f' teacher instead, or give --attestation FILE with a table for provider = "{host}".'
+        )
+
+
+def check_outlet(source: str, data_use: DataUse, outlet: Outlet) -> None:
+    """Whether a release of texts derived from a data set may be published at an outlet; refuse, or let pass.
+
+    PhysioNet (24 April 2024): data sets derived from credentialed data are sensitive themselves and are shared on
+    PhysioNet under the same agreement. A private or gated repository of a hub is no substitute for the agreement.
+
+    Raises:
+        DataUseError: the terms forbid it; the message has the rule and the way that is open.
+    """
+    if data_use == "open" and outlet == "physionet":
+        raise DataUseError(f"{source} is open data, which needs no agreement: cxr-max push publishes the release.")
+    if data_use not in _FREE and outlet == "hub":
+        raise DataUseError(
+            f"{source} is credentialed data, and so is what is derived from it. PhysioNet's guideline (24 April"
+            " 2024) asks that it be shared on PhysioNet under the same agreement; a private or gated repository is"
+            " no substitute. cxr-max package prepares the submission."
+        )
+    if data_use == "registration":
+        raise DataUseError(
+            f"{source} is given to registered users under an agreement of its own, which says who may pass on what"
+            " is derived from it: ask its owners."
         )

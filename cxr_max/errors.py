@@ -21,6 +21,12 @@ class RunLockedError(RequestError):
     """Another build holds the lock of this run."""
 
 
+class UnfinishedError(CxrMaxError):
+    """A service broke off or cannot be reached: the same command goes on where it stopped."""
+
+    exit_code = 3
+
+
 class StorageError(CxrMaxError):
     """The disk refused a write. Everything committed before is safe."""
 

@@ -10,6 +10,7 @@ it Cardiomegaly's parent: the mediastinum is never painted wide. Fracture and Pl
 so 0.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -130,13 +131,24 @@ class PhantomSource:
         Raises:
             StorageError: the picture cannot be written, as on a full disk.
         """
-        for one in cases(self._seed):
-            path = self._folder / f"{one.study_id}.png"
-            with disk_refusals_named(path):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                if not _is_whole(path):
-                    _write(one, path, self._size)
-            yield _study(one, path, self._size)
+        yield from map(self._drawn, cases(self._seed))
+
+    def study(self, study_id: str) -> Study:
+        """The study with this identifier, whatever its seed.
+
+        Raises:
+            RequestError: no phantom has such an identifier.
+            StorageError: the picture cannot be written.
+        """
+        return self._drawn(case_of(study_id))
+
+    def _drawn(self, one: Case) -> Study:
+        path = self._folder / f"{one.study_id}.png"
+        with disk_refusals_named(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not _is_whole(path):
+                _write(one, path, self._size)
+        return _study(one, path, self._size)
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -147,6 +159,20 @@ def cases(seed: int) -> Iterator[Case]:
         for visit in range(STUDIES_PER_SUBJECT):
             yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit)
         number += 1
+
+
+def case_of(study_id: str) -> Case:
+    """The attributes of one study, by its identifier.
+
+    Raises:
+        RequestError: no phantom has such an identifier.
+    """
+    named = re.fullmatch(r"phantom-(\d+)-(\d{7,})", study_id)
+    if named is None:
+        raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
+    seed, index = int(named[1]), int(named[2])
+    number, visit = divmod(index, STUDIES_PER_SUBJECT)
+    return _case(seed, index, _subject(seed, number), visit)
 
 
 def _rng(*key: int) -> "Generator":

@@ -123,6 +123,16 @@ def _entry(spec: str, info: SourceInfo) -> dict[str, Any]:
     }
 
 
+def info_of(name: str) -> SourceInfo | None:
+    """What is known of a data set without a copy of it; ``None`` of a folder, and of a set that is unknown."""
+    from cxr_max.builders.sources.phantom import INFO
+
+    if name == "phantom":
+        return INFO
+    info: SourceInfo | None = _SETS[name].load().info if name in _SETS and name != "folder" else None
+    return info
+
+
 def canonical(spec: str) -> str:
     """``spec`` with its path made absolute, so that it means the same from every folder."""
     name, _, path = spec.partition(":")

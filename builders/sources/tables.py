@@ -52,9 +52,17 @@ def find_table(folder: Path, table: str) -> Path | None:
 
 def find_version(root: Path, table: str) -> Path:
     """The folder that holds ``table``: ``root``, or else its newest version folder (``2.1.0``) that does."""
+    return next((folder for folder in (root, *_versions(root)) if find_table(folder, table)), root)
+
+
+def version_folder(root: Path) -> Path:
+    """The folder that holds ``files/``: ``root``, or else its newest version folder that does. Needs no table."""
+    return next((folder for folder in (root, *_versions(root)) if (folder / "files").is_dir()), root)
+
+
+def _versions(root: Path) -> list[Path]:
     versions = (path for path in root.iterdir() if re.fullmatch(r"\d+(\.\d+)+", path.name))
-    newest = sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
-    return next((folder for folder in (root, *newest) if find_table(folder, table)), root)
+    return sorted(versions, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
 
 
 def needed_file(folder: Path, names: Iterable[str], home: str) -> Path:

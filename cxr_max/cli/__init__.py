@@ -18,8 +18,12 @@ from cxr_max.cli import (
     build,
     consensus,
     drift,
+    export,
+    importing,
     leaderboard,
     ledger,
+    package,
+    push,
     sheet,
     sources,
     status,
@@ -51,6 +55,10 @@ app.command("withdraw")(withdraw.command)
 app.command("sheet")(sheet.command)
 app.command("teachers")(teachers.command)
 app.command("status")(status.command)
+app.command("push")(push.command)
+app.command("package")(package.command)
+app.command("import")(importing.command)
+app.command("export")(export.command)
 app.add_typer(ledger.app, name="ledger")
 
 
