@@ -89,7 +89,7 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 14
+    assert commands()[:2] == ["make build-cxrmax", "make test"] and len(commands()) == 16
 
 
 def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
@@ -106,8 +106,15 @@ def test_the_first_command_and_the_python_after_it(tmp_path: Path) -> None:
     assert "64 consensus rows" in run(consensus, tmp_path)
     run(drift, tmp_path)
     assert (tmp_path / "build" / "drift" / "index.html").exists()
-    evaluate = commands()[11].replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max")
+    evaluate, verify, export = (
+        commands()[at].replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for at in (11, 14, 15)
+    )
     assert "balanced accuracy" in run(evaluate, tmp_path)
+    assert "clean" in run(verify, tmp_path)
+    run(export, tmp_path)
+    assert len(list((tmp_path / "build" / "swift").glob("*.jsonl"))) == 7
+    shown = run(f"{sys.executable} - <<'EOF'\n{blocks('python')[2]}\nEOF", tmp_path, HF_HOME=str(tmp_path / "hf"))
+    assert "(256, 256)" in shown
 
 
 @pytest.mark.timeout(900)
@@ -118,7 +125,7 @@ def test_the_student_learns_from_a_small_build_of_the_same_kind(tmp_path: Path) 
     out = tmp_path / "build" / "cxr-max"
     run(f"{commands()[0]} VENV={marks} STUDIES=18 OUT={out}", ROOT)
     consensus, sft, apo, teacher, student, leaderboard = (
-        line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in (commands()[7], *commands()[9:])
+        line.replace(".venv/bin/cxr-max", f"{marks}/bin/cxr-max") for line in (commands()[7], *commands()[9:14])
     )
     run(consensus, tmp_path)
     tiny = (ROOT / "cxr_max" / "student" / "recipes" / "tiny.toml").read_text("utf-8")
