@@ -18,6 +18,7 @@ from cxr_max.cli import (
     build,
     consensus,
     drift,
+    lab,
     leaderboard,
     ledger,
     sheet,
@@ -40,6 +41,7 @@ app.command("build")(build.command)
 app.command("batches")(batches.command)
 app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
+app.command("lab")(lab.command)
 app.command("train")(train.command)
 app.command("eval")(evaluation.command)
 app.command("leaderboard")(leaderboard.command)

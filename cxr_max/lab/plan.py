@@ -1,0 +1,85 @@
+"""Which stages a lab has, and what each needs. Names are ``what:which:seed``; order is the order of starting."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cxr_max.lab.settings import ARMS, CONTROLS, SINGLE, Settings
+from cxr_max.teachers.simulator.personas import PERSONAS
+
+_OWN_WORLD = ("three", "poisoned", "uncorrelated", "correlated")
+"""Ablations whose teachers are others, so that they have an SFT of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the lab: a process of its own, done or not done."""
+
+    name: str
+    needs: tuple[str, ...] = ()
+    weight: float = 1.0
+    """Seconds on a quiet machine, about: for the time left."""
+
+
+def stages(lab: Settings) -> tuple[Stage, ...]:
+    """All stages, each after those that it needs."""
+    return tuple(_stages(lab))
+
+
+def _stages(lab: Settings) -> Iterator[Stage]:
+    seeds = range(lab.seeds)
+    yield Stage("build:train:0", weight=_ask(lab.train))
+    base = ("school:base:0",) if lab.base == "tiny" else ()
+    if base:
+        yield Stage("school:base:0", ("build:train:0",), weight=0.075 * lab.school)
+    for which, studies in (("tune", lab.tune), ("test", lab.test), ("shifted", lab.shifted)):
+        yield Stage(f"build:{which}:0", weight=_ask(studies))
+    for seed in seeds:
+        yield from _seed(lab, seed, base)
+    for name in PERSONAS:
+        yield Stage(f"eval:{name}/tune:0", ("build:tune:0",), 4)
+        yield Stage(f"eval:{name}/test:0", ("build:test:0",), 6)
+        yield Stage(f"eval:{name}/shifted:0", ("build:shifted:0",), 4)
+
+
+def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
+    own = [which for which in lab.ablations if which in _OWN_WORLD]
+    for which in ("train", "one", "noise", *own):
+        if (which, seed) != ("train", 0):
+            yield Stage(f"build:{which}:{seed}", weight=_ask(lab.train))
+    for which in ("train", "noise", *own):
+        yield Stage(f"consensus:{which}:{seed}", (f"build:{which}:{seed}",), 2)
+    learn = 0.15 * lab.train
+    yield Stage(f"train:sft-all:{seed}", (*base, f"build:train:{seed}"), learn)
+    yield Stage(f"train:sft-one:{seed}", (*base, f"build:one:{seed}"), learn / 3)
+    yield Stage(f"train:noise-sft:{seed}", (*base, f"build:noise:{seed}"), learn)
+    after = (f"train:sft-all:{seed}", f"consensus:train:{seed}")
+    apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(["anchor-1"] if "anchor-1" in lab.ablations else [])]
+    for arm in apos:
+        yield Stage(f"train:{arm}:{seed}", after, learn)
+    yield Stage(f"train:noise-apo:{seed}", (f"train:noise-sft:{seed}", f"consensus:noise:{seed}"), learn)
+    for which in own:
+        yield Stage(f"train:{which}-sft:{seed}", (*base, f"build:{which}:{seed}"), learn)
+        needs = (f"train:{which}-sft:{seed}", f"consensus:{which}:{seed}")
+        yield Stage(f"train:{which}-apo:{seed}", needs, learn)
+    for arm in students(lab):
+        for where in ("test", "shifted"):
+            if where == "test" or arm in ARMS:
+                needs = (f"train:{arm}:{seed}", f"build:{where}:0")
+                yield Stage(f"eval:{arm}/{where}:{seed}", needs, 0.1 * getattr(lab, where))
+
+
+def students(lab: Settings) -> tuple[str, ...]:
+    """All students of one seed."""
+    ablated = []
+    for which in lab.ablations:
+        ablated += [f"{which}-sft", f"{which}-apo"] if which in _OWN_WORLD else [which]
+    return (*ARMS, *CONTROLS, *ablated)
+
+
+def single() -> str:
+    """The one teacher."""
+    return SINGLE
+
+
+def _ask(studies: int) -> float:
+    return 4 + 0.03 * studies
