@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cxr_max.lab.settings import ARMS, CONTROLS, SINGLE, Settings
+from cxr_max.lab.settings import ARMS, CONTROLS, Settings
 from cxr_max.teachers.simulator.personas import PERSONAS
 
 _OWN_WORLD = ("three", "poisoned", "uncorrelated", "correlated")
@@ -35,10 +35,8 @@ def _stages(lab: Settings) -> Iterator[Stage]:
         yield Stage(f"build:{which}:0", weight=_ask(studies))
     for seed in seeds:
         yield from _seed(lab, seed, base)
-    for name in PERSONAS:
-        yield Stage(f"eval:{name}/tune:0", ("build:tune:0",), 4)
-        yield Stage(f"eval:{name}/test:0", ("build:test:0",), 6)
-        yield Stage(f"eval:{name}/shifted:0", ("build:shifted:0",), 4)
+    asked = tuple(f"build:{where}:0" for where in ("tune", "test", "shifted"))
+    yield Stage("eval:teachers:0", asked, 5 * len(PERSONAS))
 
 
 def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
@@ -62,10 +60,8 @@ def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
         needs = (f"train:{which}-sft:{seed}", f"consensus:{which}:{seed}")
         yield Stage(f"train:{which}-apo:{seed}", needs, learn)
     for arm in students(lab):
-        for where in ("test", "shifted"):
-            if where == "test" or arm in ARMS:
-                needs = (f"train:{arm}:{seed}", f"build:{where}:0")
-                yield Stage(f"eval:{arm}/{where}:{seed}", needs, 0.1 * getattr(lab, where))
+        needs = (f"train:{arm}:{seed}", "build:test:0", "build:shifted:0")
+        yield Stage(f"eval:{arm}:{seed}", needs, 5 + 0.15 * (lab.test + lab.shifted))
 
 
 def students(lab: Settings) -> tuple[str, ...]:
@@ -74,11 +70,6 @@ def students(lab: Settings) -> tuple[str, ...]:
     for which in lab.ablations:
         ablated += [f"{which}-sft", f"{which}-apo"] if which in _OWN_WORLD else [which]
     return (*ARMS, *CONTROLS, *ablated)
-
-
-def single() -> str:
-    """The one teacher."""
-    return SINGLE
 
 
 def _ask(studies: int) -> float:

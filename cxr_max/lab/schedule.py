@@ -52,7 +52,7 @@ Start = Callable[[Path, str], "subprocess.Popen[str]"]
 
 def marker(out: Path, stage: Stage) -> Path:
     """There once the stage is done."""
-    return out / "done" / f"{stage.name.replace('/', '-on-').replace(':', '-')}.json"
+    return out / "done" / f"{stage.name.replace(':', '-')}.json"
 
 
 def seconds(out: Path, stage: Stage) -> float:
@@ -100,7 +100,7 @@ def started(out: Path, name: str) -> "subprocess.Popen[str]":
     """
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{name.replace('/', '-on-').replace(':', '-')}.log").open("w", encoding="utf-8") as log:
+    with (logs / f"{name.replace(':', '-')}.log").open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "cxr_max.lab.stages", str(out), name],
             stdout=log,
@@ -155,7 +155,7 @@ class _Runs:
             write_text(marker(self.out, by_name[name]), canonical_json({"stage": name, "seconds": took}))
 
     def _words(self, name: str) -> str:
-        log = self.out / "logs" / f"{name.replace('/', '-on-').replace(':', '-')}.log"
+        log = self.out / "logs" / f"{name.replace(':', '-')}.log"
         return log.read_text("utf-8", errors="replace").strip() if log.is_file() else "it said nothing"
 
     def _progress(

@@ -95,6 +95,8 @@ def _seen(student: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, float
     for code, name in zip(CODES, SIGNS, strict=True):
         truth = np.array([f"{code} yes" in lesson.replies[0] for lesson in lessons])
         claim = np.array([f"{code} yes" in text for text in said])
-        rates = [float((claim == truth)[truth == state].mean()) for state in (True, False) if (truth == state).any()]
+        rates = [
+            float((claim == truth)[truth == state].mean()) for state in (True, False) if (truth == state).any()
+        ]
         found[name] = {"accuracy": float((claim == truth).mean()), "balanced_accuracy": float(np.mean(rates))}
     return found

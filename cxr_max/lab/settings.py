@@ -26,7 +26,7 @@ class Settings:
     """Or a model's name or folder: then no base is schooled, and the paper's recipe trains it."""
     school: int = 2400
     """Phantoms that the tiny base learns to see from."""
-    train: int = 256
+    train: int = 320
     tune: int = 100
     test: int = 200
     shifted: int = 120
@@ -57,6 +57,4 @@ def settings(preset: str, seeds: int | None = None, base: str = "tiny") -> Setti
 
 def read_settings(said: dict[str, Any]) -> Settings:
     """The inverse of ``as_json``."""
-    return Settings(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k != "version"}
-    )
+    return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k != "version"})

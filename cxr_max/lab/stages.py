@@ -16,7 +16,7 @@ from cxr_max.builders.build import BuildRequest, build
 from cxr_max.builders.lessons import apo_lessons, sft_lessons
 from cxr_max.builders.pixels import open_pixels
 from cxr_max.builders.release import read_manifest
-from cxr_max.lab.settings import PROMPT, SINGLE, Settings, read_settings
+from cxr_max.lab.settings import ARMS, PROMPT, SINGLE, Settings, read_settings
 from cxr_max.lab.world import source, teachers, write_roster
 from cxr_max.shards import write_text
 from cxr_max.student.data import Lesson
@@ -63,7 +63,7 @@ def run(out: Path, lab: Settings, name: str) -> None:
 
 def folder(out: Path, what: str, which: str, seed: int) -> Path:
     """Where a stage's work goes."""
-    return out / what / f"{which.replace('/', '-on-')}-{seed}"
+    return out / what / f"{which}-{seed}"
 
 
 def _build(out: Path, lab: Settings, which: str, seed: int) -> None:
@@ -183,23 +183,30 @@ def suite_text(where: str, unlike: int, full: bool) -> str:
     )
 
 
+def evaluated(out: Path, lab: Settings, who: str, seed: int) -> dict[str, Path]:
+    """By test set, the folders in which one student's or teacher's evaluations are."""
+    wheres = ["tune", "test", "shifted"] if who in PERSONAS else ["test"] + ["shifted"] * (who in ARMS)
+    return {where: out / "eval" / f"{who}-on-{where}-{seed}" for where in wheres}
+
+
 def _eval(out: Path, lab: Settings, which: str, seed: int) -> None:
+    for who in PERSONAS if which == "teachers" else [which]:
+        for where, place in evaluated(out, lab, who, seed).items():
+            _eval_one(out, lab, who, seed, where, place)
+
+
+def _eval_one(out: Path, lab: Settings, who: str, seed: int, where: str, place: Path) -> None:
     from cxr_max.eval.run import EvalRequest, prepare
     from cxr_max.eval.subject import Given
-    from cxr_max.lab.settings import ARMS
 
-    who, where = which.split("/")
-    place = folder(out, "eval", which, seed)
     place.mkdir(parents=True, exist_ok=True)
     known = who in PERSONAS
-    suite = place / "suite.toml"
+    suite, roster = place / "suite.toml", place / "roster.toml"
     write_text(suite, suite_text(where, lab.unlike, known or who in ARMS))
-    roster = place / "roster.toml"
     if known:
         write_roster(roster, where)
     else:
-        student = folder(out, "train", who, seed) / "student"
-        write_text(roster, _student_table(who, student))
+        write_text(roster, _student_table(who, folder(out, "train", who, seed) / "student"))
     given = Given(teacher=who, roster=roster, name=who)
     prepared = prepare(EvalRequest(folder(out, "build", where, 0), place, given, str(suite)))
     told = Told(len(prepared.questions()))
@@ -220,6 +227,7 @@ def main(arguments: Sequence[str]) -> None:
     out, name = Path(arguments[0]), arguments[1]
     lab = read_settings(json.loads((out / "lab.json").read_text("utf-8")))
     run(out, lab, name)
+
 
 if __name__ == "__main__":
     main(sys.argv[1:])

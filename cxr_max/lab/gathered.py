@@ -1,0 +1,154 @@
+"""What the stages left on disk -> the numbers of the page. Every result is computed again from its predictions."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from cxr_max.eval.bootstrap import Draws, Estimate, estimate, macro
+from cxr_max.eval.metrics.classification import balanced_accuracy
+from cxr_max.eval.result import result_in
+from cxr_max.eval.scored import Ruler, claim_part
+from cxr_max.eval.tasks.robustness import voted
+from cxr_max.eval.verify import Verified, verify
+from cxr_max.findings import FINDINGS
+from cxr_max.lab.claims import inheritance, over_findings, over_seeds
+from cxr_max.lab.plan import students
+from cxr_max.lab.settings import FINDINGS_ASKED, Settings
+from cxr_max.lab.stages import evaluated
+from cxr_max.teachers.simulator.personas import PERSONAS
+
+MEAN: Final = "teachers' mean"
+BEST: Final = "best teacher"
+VOTE: Final = "teachers' vote"
+COLUMNS: Final[tuple[tuple[str, str, str, str], ...]] = (
+    ("balanced accuracy", "test", "generalization", "balanced_accuracy"),
+    ("AUROC", "test", "generalization", "auroc"),
+    ("balanced accuracy, other hospital", "shifted", "generalization", "balanced_accuracy"),
+    ("AUROC, other hospital", "shifted", "generalization", "auroc"),
+    ("worth of the picture", "test", "consistency", "image_gain"),
+    ("agrees with the vote", "test", "consistency", "consensus_agreement"),
+    ("agrees with itself", "test", "consistency", "self_consistency"),
+    ("mirror", "test", "consistency", "mirror_consistency"),
+    ("text and answer agree", "test", "consistency", "reasoning_agreement"),
+    ("loss on worse pictures", "test", "robustness", "mean_loss"),
+)
+"""Title, test, task and metric. Those of generalization are means over the findings that were asked about."""
+_CONDITIONS: Final = {"mean_loss": "severity 3"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """All numbers of a lab."""
+
+    lab: Settings
+    verified: dict[tuple[str, str, int], Verified]
+    accuracy: dict[tuple[str, str], Draws]
+    """Balanced accuracy over the findings asked about, by who and where, over all seeds."""
+    columns: dict[tuple[str, int], Draws | None]
+    """By who and number of the column."""
+    inherited: Draws | None
+    best: str
+    """The teacher that was best on the tuning studies."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Who stands in the table, in order."""
+        return (*PERSONAS, MEAN, VOTE, *students(self.lab))
+
+    def cell(self, who: str, column: int) -> Estimate | None:
+        """A number with its interval."""
+        drawn = self.columns.get((who, column))
+        return None if drawn is None else estimate(drawn)
+
+
+def gather(out: Path, lab: Settings) -> Gathered:
+    """Read and verify every result.
+
+    Raises:
+        RequestError: one is not what it says it is.
+    """
+    verified = {}
+    for who in (*PERSONAS, *students(lab)):
+        for seed in range(1 if who in PERSONAS else lab.seeds):
+            for where, place in evaluated(out, lab, who, seed).items():
+                verified[who, where, seed] = verify(result_in(place))
+    accuracy = {
+        (who, where): over_seeds([_mean(one, "balanced_accuracy") for one in _seeds(verified, who, where)])
+        for who, where, seed in verified
+        if seed == 0
+    }
+    best = best_on_tuning(accuracy)
+    for where in ("test", "shifted"):
+        accuracy[MEAN, where] = macro([accuracy[name, where] for name in PERSONAS])
+        accuracy[BEST, where] = accuracy[best, where]
+        accuracy[VOTE, where] = _of_vote(verified[students(lab)[0], where, 0])
+    columns = {}
+    for who in (*PERSONAS, *students(lab)):
+        for number, column in enumerate(COLUMNS):
+            columns[who, number] = _column(verified, who, column)
+    columns |= {(name, 0): accuracy[name, "test"] for name in (MEAN, VOTE)}
+    columns |= {(name, 2): accuracy[name, "shifted"] for name in (MEAN, VOTE)}
+    inherited = over_seeds([inheritance(one.data, 0, 1000) for one in _seeds(verified, "sft-all", "test")])
+    return Gathered(lab, verified, accuracy, columns, inherited, best)
+
+
+def best_on_tuning(accuracy: dict[tuple[str, str], Draws]) -> str:
+    """The teacher with the highest balanced accuracy on the tuning studies."""
+    return max(PERSONAS, key=lambda name: accuracy[name, "tune"].measured.value or 0.0)
+
+
+def _seeds(verified: dict[tuple[str, str, int], Verified], who: str, where: str) -> Sequence[Verified]:
+    return [one for (name, test, _), one in verified.items() if (name, test) == (who, where)]
+
+
+def _drawn(one: Verified) -> Any:
+    (drawn,) = one.drawn.values()
+    return drawn
+
+
+def _mean(one: Verified, metric: str) -> Draws:
+    return over_findings(_drawn(one), metric)
+
+
+def _column(
+    verified: dict[tuple[str, str, int], Verified], who: str, column: tuple[str, str, str, str]
+) -> Draws | None:
+    _, where, task, metric = column
+    found = []
+    for one in _seeds(verified, who, where):
+        if task == "generalization":
+            found.append(_mean(one, metric))
+        else:
+            drawn = _drawn(one).get((task, metric, None, _CONDITIONS.get(metric), None))
+            if drawn is None or drawn.measured.value is None:
+                return None
+            found.append(drawn)
+    return over_seeds(found) if found else None
+
+
+def _of_vote(one: Verified) -> Draws:
+    """The vote of the teachers of the test release, held against the same reference."""
+    suite = one.result.suites[0]
+    data = one.data.of_split(suite.split)
+    ruler = Ruler.of(data.reference, suite)
+    answers = voted(list(data.peers.values()))
+    places = [FINDINGS.index(name) for name in FINDINGS_ASKED]
+    return macro([d for *_, d in ruler.drawn(partial(claim_part, balanced_accuracy, data, answers), places)])
+
+
+def course(out: Path, arm: str, seed: int) -> list[dict[str, float]]:
+    """What a training logged, step by step."""
+    lines = (out / "train" / f"{arm}-{seed}" / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def thinned(entries: Sequence[dict[str, float]], metric: str, points: int = 40) -> list[tuple[float, float]]:
+    """Step and value, averaged to so many points at most."""
+    pairs = [(entry["step"], entry[metric]) for entry in entries if metric in entry]
+    width = max(1, -(-len(pairs) // points))
+    blocks = [pairs[start : start + width] for start in range(0, len(pairs), width)]
+    return [(fmean(x for x, _ in block), fmean(y for _, y in block)) for block in blocks]
