@@ -95,6 +95,4 @@ def _phantom(text: str) -> tuple[int, dict[str, Any]]:
     try:
         return int(first or "0"), options
     except ValueError:
-        raise RequestError(
-            f"The phantom source takes a seed, phantom:7 for instance, not {first!r}."
-        ) from None
+        raise RequestError(f"The phantom source takes a seed, phantom:7 for instance, not {first!r}.") from None

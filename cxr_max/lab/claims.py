@@ -1,7 +1,7 @@
-"""The claims of the paper (arXiv 2510.04142), each judged by one rule that was stated before any number was seen.
+"""The claims of the paper (arXiv 2510.04142), each judged by one rule that was stated before any run.
 
-A claim is that a difference is above 0. Differences are paired: the same test patients, the same resamples of them,
-and the same draws of seeds. With the 95% interval [low, high] of the difference:
+A claim is that a difference is above 0. Differences are paired: the same test patients, the same resamples of
+them, and the same draws of seeds. With the 95% interval [low, high] of the difference:
 
 - low above 0: **reproduced**;
 - high at most ``MARGIN``: **not reproduced**, for a gain worth having is excluded;
@@ -29,9 +29,9 @@ MARGIN: Final = 0.02
 """Of balanced accuracy: a gain worth having."""
 RULE: Final = (
     "A claim says that a difference is above 0. Its 95% interval is over resamples of patients, paired, and over"
-    " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at most"
-    f" {MARGIN}. Undecided: anything else. A negative control fails where the interval lies above 0, and holds"
-    " otherwise."
+    " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at"
+    f" most {MARGIN}. Undecided: anything else. A negative control fails where the interval lies above 0, and"
+    " holds otherwise."
 )
 Verdict = Literal["reproduced", "not reproduced", "undecided", "holds", "fails", "no data"]
 Key = tuple[str, str]

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 from cxr_max.eval.bootstrap import Draws, Estimate, estimate, macro
+from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.metrics.classification import balanced_accuracy
 from cxr_max.eval.result import result_in
-from cxr_max.eval.scored import Ruler, claim_part
+from cxr_max.eval.scored import Part, Ruler, counted, pairs
 from cxr_max.eval.tasks.robustness import voted
 from cxr_max.eval.verify import Verified, verify
 from cxr_max.findings import FINDINGS
@@ -29,6 +29,7 @@ COLUMNS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("AUROC", "test", "generalization", "auroc"),
     ("balanced accuracy, other hospital", "shifted", "generalization", "balanced_accuracy"),
     ("AUROC, other hospital", "shifted", "generalization", "auroc"),
+    ("gives no answer", "test", "generalization", "refusal_rate"),
     ("worth of the picture", "test", "consistency", "image_gain"),
     ("agrees with the vote", "test", "consistency", "consensus_agreement"),
     ("agrees with itself", "test", "consistency", "self_consistency"),
@@ -36,7 +37,7 @@ COLUMNS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("text and answer agree", "test", "consistency", "reasoning_agreement"),
     ("loss on worse pictures", "test", "robustness", "mean_loss"),
 )
-"""Title, test, task and metric. Those of generalization are means over the findings that were asked about."""
+"""Title, test, task and metric. Accuracy and AUROC are means over the findings that were asked about."""
 _CONDITIONS: Final = {"mean_loss": "severity 3"}
 
 
@@ -77,7 +78,7 @@ def gather(out: Path, lab: Settings) -> Gathered:
             for where, place in evaluated(out, lab, who, seed).items():
                 verified[who, where, seed] = verify(result_in(place))
     accuracy = {
-        (who, where): over_seeds([_mean(one, "balanced_accuracy") for one in _seeds(verified, who, where)])
+        (who, where): over_seeds([balanced(one) for one in _seeds(verified, who, where)])
         for who, where, seed in verified
         if seed == 0
     }
@@ -85,7 +86,7 @@ def gather(out: Path, lab: Settings) -> Gathered:
     for where in ("test", "shifted"):
         accuracy[MEAN, where] = macro([accuracy[name, where] for name in PERSONAS])
         accuracy[BEST, where] = accuracy[best, where]
-        accuracy[VOTE, where] = _of_vote(verified[students(lab)[0], where, 0])
+        accuracy[VOTE, where] = balanced(verified[students(lab)[0], where, 0], vote=True)
     columns = {}
     for who in (*PERSONAS, *students(lab)):
         for number, column in enumerate(COLUMNS):
@@ -110,18 +111,16 @@ def _drawn(one: Verified) -> Any:
     return drawn
 
 
-def _mean(one: Verified, metric: str) -> Draws:
-    return over_findings(_drawn(one), metric)
-
-
 def _column(
     verified: dict[tuple[str, str, int], Verified], who: str, column: tuple[str, str, str, str]
 ) -> Draws | None:
     _, where, task, metric = column
     found = []
     for one in _seeds(verified, who, where):
-        if task == "generalization":
-            found.append(_mean(one, metric))
+        if metric == "balanced_accuracy":
+            found.append(balanced(one))
+        elif task == "generalization" and metric != "refusal_rate":
+            found.append(over_findings(_drawn(one), metric))
         else:
             drawn = _drawn(one).get((task, metric, None, _CONDITIONS.get(metric), None))
             if drawn is None or drawn.measured.value is None:
@@ -130,14 +129,23 @@ def _column(
     return over_seeds(found) if found else None
 
 
-def _of_vote(one: Verified) -> Draws:
-    """The vote of the teachers of the test release, held against the same reference."""
+def balanced(one: Verified, *, vote: bool = False) -> Draws:
+    """Balanced accuracy over the findings asked about, of a model or of the vote of the release's teachers.
+
+    Unlike the harness's, it counts every image set with a reply: one that cannot be read, or refuses, claims nothing.
+    So a student that has unlearnt to answer falls to chance, in place of being scored on what it still answers.
+    """
     suite = one.result.suites[0]
     data = one.data.of_split(suite.split)
     ruler = Ruler.of(data.reference, suite)
-    answers = voted(list(data.peers.values()))
-    places = [FINDINGS.index(name) for name in FINDINGS_ASKED]
-    return macro([d for *_, d in ruler.drawn(partial(claim_part, balanced_accuracy, data, answers), places)])
+    answers = voted(list(data.peers.values())) if vote else data.under(ORIGINAL)
+
+    def part(place: int) -> Part:
+        found = pairs(data.reference, answers, place)
+        metric = balanced_accuracy(found.reference, found.claim)
+        return Part(metric, found.rows, counted(data.reference, answers, place))
+
+    return macro([drawn for *_, drawn in ruler.drawn(part, [FINDINGS.index(name) for name in FINDINGS_ASKED])])
 
 
 def course(out: Path, arm: str, seed: int) -> list[dict[str, float]]:

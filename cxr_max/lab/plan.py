@@ -51,14 +51,14 @@ def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
     yield Stage(f"train:sft-one:{seed}", (*base, f"build:one:{seed}"), learn / 3)
     yield Stage(f"train:noise-sft:{seed}", (*base, f"build:noise:{seed}"), learn)
     after = (f"train:sft-all:{seed}", f"consensus:train:{seed}")
-    apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(["anchor-1"] if "anchor-1" in lab.ablations else [])]
+    apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(arm for arm in lab.ablations if arm not in _OWN_WORLD)]
     for arm in apos:
         yield Stage(f"train:{arm}:{seed}", after, learn)
     yield Stage(f"train:noise-apo:{seed}", (f"train:noise-sft:{seed}", f"consensus:noise:{seed}"), learn)
     for which in own:
         yield Stage(f"train:{which}-sft:{seed}", (*base, f"build:{which}:{seed}"), learn)
-        needs = (f"train:{which}-sft:{seed}", f"consensus:{which}:{seed}")
-        yield Stage(f"train:{which}-apo:{seed}", needs, learn)
+        first = (f"train:{which}-sft:{seed}", f"consensus:{which}:{seed}")
+        yield Stage(f"train:{which}-apo:{seed}", first, learn)
     for arm in students(lab):
         needs = (f"train:{arm}:{seed}", "build:test:0", "build:shifted:0")
         yield Stage(f"eval:{arm}:{seed}", needs, 5 + 0.15 * (lab.test + lab.shifted))

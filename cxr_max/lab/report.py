@@ -164,7 +164,7 @@ def _examples(out: Path, gathered: Gathered) -> list[dict[str, Any]]:
     """The first test studies by hash on which the students differ, with picture and texts."""
     told = {arm: _texts(gathered, arm) for arm in (SINGLE, "sft-all", "apo", "apo-anchor")}
     reference = gathered.verified["sft-all", "test", 0].data.of_split("test").reference
-    examples = []
+    examples: list[dict[str, Any]] = []
     for row in reference.rows:
         claims = {str(told[arm].get(row.key, ("", None))[1]) for arm in ("sft-all", "apo-anchor")}
         if len(claims) < 2 and len(reference.rows) - len(examples) > EXAMPLES:

@@ -95,8 +95,8 @@ def settle(out: Path, lab: Settings) -> None:
 def started(out: Path, name: str) -> "subprocess.Popen[str]":
     """A stage as a process of its own, whose words go to ``OUT/logs``.
 
-    One thread each: a small model is slower on two, and the denormal numbers that slow a CPU down are flushed in the
-    main thread alone.
+    One thread each: a small model is slower on two, and the denormal numbers that slow a CPU down are flushed in
+    the main thread alone.
     """
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """A base that can see: the tiny student learns the phantoms' signs under code names, before any teacher speaks.
 
-Like the real base it has eyes and no diagnosis: every painted finding has a code name here, and which code is which
-finding it has to learn from the teachers. So what it knows cannot leak into the comparison of the arms.
+Like the real base it has eyes and no diagnosis: every painted finding has a code name here, and which code is
+which finding it has to learn from the teachers. So what it knows cannot leak into the comparison of the arms.
 """
 
 import shutil
@@ -51,7 +51,7 @@ def school(out: Path, count: int, texts: Iterable[str], recipe: Recipe, watch: W
         write_tiny(partial, seed=0, texts=[*texts, *(lesson.replies[0] for lesson in lessons[:50])])
         partial.replace(base)
     course = recipe.sft.model_copy(
-        update={"learning_rate": 1e-3, "epochs": 6, "images_per_step": 16, "images_per_pass": 16}
+        update={"learning_rate": 1e-3, "epochs": 5, "images_per_step": 8, "images_per_pass": 8}
     )
     train_sft(
         str(base), lessons, recipe.model_copy(update={"sft": course}), out, data=source("school"), watch=watch
@@ -73,12 +73,8 @@ def _lesson(study: Study) -> Lesson:
 
 def _signs(study: Study) -> str:
     findings = study.reference_findings or {}
-    sides = study.reference_sides or {}
-    words = [
-        f"{code} {'yes' if findings[name] == 1 else 'no'} {sides.get(name) or ''}".strip()
-        for code, name in zip(CODES, SIGNS, strict=True)
-    ]
-    return "\n".join(words)
+    pairs = zip(CODES, SIGNS, strict=True)
+    return "\n".join(f"{code} {'yes' if findings[name] == 1 else 'no'}" for code, name in pairs)
 
 
 def _seen(student: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, float]]:

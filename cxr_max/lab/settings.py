@@ -1,5 +1,6 @@
 """What a preset of the lab is: sizes, arms and ablations. Nothing here was chosen on a test study."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ class Settings:
     seeds: int
     base: str = "tiny"
     """Or a model's name or folder: then no base is schooled, and the paper's recipe trains it."""
-    school: int = 2400
+    school: int = 3000
     """Phantoms that the tiny base learns to see from."""
     train: int = 320
     tune: int = 100
@@ -55,6 +56,7 @@ def settings(preset: str, seeds: int | None = None, base: str = "tiny") -> Setti
     return chosen if seeds is None else replace(chosen, seeds=seeds)
 
 
-def read_settings(said: dict[str, Any]) -> Settings:
+def read_settings(said: Mapping[str, Any]) -> Settings:
     """The inverse of ``as_json``."""
-    return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k != "version"})
+    values: dict[str, Any] = {name: value for name, value in said.items() if name != "version"}
+    return Settings(**{**values, "ablations": tuple(values["ablations"])})

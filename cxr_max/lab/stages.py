@@ -160,7 +160,9 @@ def _one_negative(lesson: Lesson, chance: random.Random) -> Lesson:
     kept = (0, chance.choice(places))
     return replace(
         lesson,
-        **{name: tuple(getattr(lesson, name)[n] for n in kept) for name in ("replies", "teachers", "agreeing")},
+        replies=tuple(lesson.replies[n] for n in kept),
+        teachers=tuple(lesson.teachers[n] for n in kept),
+        agreeing=tuple(lesson.agreeing[n] for n in kept),
     )
 
 

@@ -42,7 +42,7 @@ class Persona:
     thinks: bool
     """Sends its reasoning beside the text."""
     behaviour: Behaviour = "plain"
-    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes a cue for a finding."""
+    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues."""
     shared: float = 0.4
     """The share of a stance's variance that all teachers have in common."""
 
@@ -77,7 +77,9 @@ def _persona(name: str, table: Mapping[str, Any], floor: float) -> Persona:
         layout=table["layout"],
         wordy=bool(table["wordy"]),
         thinks=bool(table["thinks"]),
-        **rates,
+        refusal_rate=rates["refusal_rate"],
+        laterality_error=rates["laterality_error"],
+        hedge_rate=rates["hedge_rate"],
     )
 
 

@@ -30,8 +30,8 @@ CUES: Final[Mapping[str, str]] = {
     "Pleural Effusion": "Atelectasis",
     "Consolidation": "Pneumonia",
 }
-"""What a misled teacher takes for a finding: a shortcut that all of them have learnt, as networks take chest drains
-for a pneumothorax (Oakden-Rayner et al. 2020)."""
+"""What a misled teacher takes for a finding: a shortcut that all of them have learnt, as networks take drains for
+a pneumothorax (Oakden-Rayner et al. 2020)."""
 CUE_SHARE: Final = 0.15
 """How often a cue is there: where it is not, the stance moves the other way, so that its mean stays."""
 MISLED: Final = 1.5
