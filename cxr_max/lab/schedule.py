@@ -81,15 +81,15 @@ def run_lab(out: Path, lab: Settings, watch: Watch, workers: int, start: Start |
 
 
 def settle(out: Path, lab: Settings) -> None:
-    """Keep the settings, or check them against those that the lab was begun with.
+    """Keep the settings, or check them against those that the lab was begun with. Seeds may be added.
 
     Raises:
         RequestError: they differ.
     """
-    path, wanted = out / "lab.json", canonical_json(lab.as_json())
-    if path.exists() and path.read_text("utf-8") != wanted:
+    path, wanted = out / "lab.json", lab.as_json()
+    if path.exists() and {**json.loads(path.read_text("utf-8")), "seeds": lab.seeds} != wanted:
         raise RequestError(f"{out} holds a lab with other settings: choose another --out, or the same settings.")
-    write_text(path, wanted)
+    write_text(path, canonical_json(wanted))
 
 
 def started(out: Path, name: str) -> "subprocess.Popen[str]":

@@ -107,6 +107,13 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     assert read_settings(json.loads((tmp_path / "lab.json").read_text())) == MINIATURE
 
 
+def test_a_lab_goes_on_with_more_seeds(tmp_path: Path) -> None:
+    run_lab(tmp_path, MINIATURE, nobody, 3, Started())
+    more = Started()
+    run_lab(tmp_path, replace(MINIATURE, seeds=2), nobody, 3, more)
+    assert more.names and all(name.endswith(":1") for name in more.names)
+
+
 def test_the_time_left_shrinks_with_the_stages(tmp_path: Path) -> None:
     seen: list[Progress] = []
     run_lab(tmp_path, MINIATURE, seen.append, 1, Started())
