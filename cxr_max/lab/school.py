@@ -4,16 +4,20 @@ Like the real base it has eyes and no diagnosis: every painted finding has a cod
 which finding it has to learn from the teachers. So what it knows cannot leak into the comparison of the arms.
 """
 
+import random
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from cxr_max import prompts
 from cxr_max.builders.sources.registry import open_source
 from cxr_max.image_set import ImageSet
+from cxr_max.lab.settings import PROMPT
 from cxr_max.lab.world import source
 from cxr_max.radiograph import rendering_id
 from cxr_max.records import Study
@@ -37,27 +41,46 @@ SEEN: Final = 200
 _AT_ONCE: Final = 50
 
 
-def school(out: Path, count: int, texts: Iterable[str], recipe: Recipe, watch: Watch) -> None:
+def school(out: Path, count: int, texts: Sequence[str], recipe: Recipe, watch: Watch) -> None:
     """Write the base to ``out/student``, and what it sees to ``out/seen.json``.
 
+    Two courses: to see, and to write. In the second, signs alternate with texts about other pictures.
+
     Args:
-        texts: the teachers', for the tokenizer alone.
+        texts: the teachers', for the tokenizer, and to learn how one writes.
     """
     lessons = _lessons("school", count, out)
+    course = {"learning_rate": 1e-3, "images_per_step": 8, "images_per_pass": 8}
+    seeing = recipe.sft.model_copy(update={**course, "epochs": 5})
+    blank = _blank(out, texts, lessons)
+    train_sft(
+        str(blank), lessons, recipe.model_copy(update={"sft": seeing}), out / "signs", data=source("school"),
+        watch=watch,
+    )  # fmt: skip
+    writing = recipe.sft.model_copy(update={**course, "epochs": 1})
+    mixed = [*lessons[: count // 3], *_writing(lessons[: 4 * count // 5], texts)]
+    train_sft(
+        str(out / "signs" / "student"), mixed, recipe.model_copy(update={"sft": writing}), out,
+        data=f"{source('school')} and texts", watch=watch,
+    )  # fmt: skip
+    seen = _seen(out / "student", _lessons("seen", min(SEEN, count), out))
+    write_text(out / "seen.json", canonical_json(seen))
+
+
+def _blank(out: Path, texts: Iterable[str], lessons: Sequence[Lesson]) -> Path:
     base = out / "blank"
     if not base.exists():
         partial = out / "blank.partial"
         shutil.rmtree(partial, ignore_errors=True)
         write_tiny(partial, seed=0, texts=[*texts, *(lesson.replies[0] for lesson in lessons[:50])])
         partial.replace(base)
-    course = recipe.sft.model_copy(
-        update={"learning_rate": 1e-3, "epochs": 5, "images_per_step": 8, "images_per_pass": 8}
-    )
-    train_sft(
-        str(base), lessons, recipe.model_copy(update={"sft": course}), out, data=source("school"), watch=watch
-    )
-    seen = _seen(out / "student", _lessons("seen", min(SEEN, count), out))
-    write_text(out / "seen.json", canonical_json(seen))
+    return base
+
+
+def _writing(lessons: Sequence[Lesson], texts: Sequence[str]) -> list[Lesson]:
+    """A text by lot for every picture: how one writes can be learnt from it, and nothing about the picture."""
+    chance, prompt = random.Random(0), prompts.load(PROMPT).text
+    return [replace(lesson, prompt=prompt, replies=(chance.choice(texts),)) for lesson in lessons]
 
 
 def _lessons(which: str, count: int, workspace: Path) -> list[Lesson]:

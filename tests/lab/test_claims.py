@@ -30,7 +30,11 @@ def test_the_interval_alone_decides(low: float, high: float, verdict: str) -> No
 
 
 def test_a_clear_gain_is_reproduced_and_a_clear_loss_is_not() -> None:
-    table = {("apo-anchor", "test"): drawn(0.8, seed=1), ("sft-all", "test"): drawn(0.6), ("dpo", "test"): drawn(0.9)}
+    table = {
+        ("apo-anchor", "test"): drawn(0.8, seed=1),
+        ("sft-all", "test"): drawn(0.6),
+        ("dpo", "test"): drawn(0.9),
+    }
     verdicts = {claim.sentence: claim.verdict for claim in judge(table, None)}
     assert verdicts["APO with an anchor beats SFT"] == "reproduced"
     assert verdicts["APO with an anchor beats DPO against one teacher"] == "not reproduced"

@@ -159,3 +159,12 @@ def test_nobody_keeps_its_place(count: int) -> None:
 def test_tuning_never_looks_at_the_test_split() -> None:
     assert 'split = "validation"' in suite_text("tune", 4, True)
     assert 'split = "test"' in suite_text("shifted", 4, True)
+
+
+def test_the_base_learns_to_write_from_texts_of_other_pictures() -> None:
+    from cxr_max.lab.school import _writing
+
+    made = _writing(lessons(40), ["one", "two"])
+    assert {lesson.replies for lesson in made} == {("one",), ("two",)}
+    assert made == _writing(lessons(40), ["one", "two"])
+    assert all("ANSWER" in lesson.prompt for lesson in made)
