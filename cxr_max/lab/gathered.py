@@ -133,7 +133,8 @@ def balanced(one: Verified, *, vote: bool = False) -> Draws:
     """Balanced accuracy over the findings asked about, of a model or of the vote of the release's teachers.
 
     Unlike the harness's, it counts every image set with a reply: one that refuses or cannot be read claims
-    nothing. So a student that has unlearnt to answer falls to chance, in place of being scored on what it still answers.
+    nothing. So a student that has unlearnt to answer falls to chance, in place of being scored on what it still
+    answers.
     """
     suite = one.result.suites[0]
     data = one.data.of_split(suite.split)
