@@ -44,7 +44,8 @@ _AT_ONCE: Final = 50
 def school(out: Path, count: int, texts: Sequence[str], recipe: Recipe, watch: Watch) -> None:
     """Write the base to ``out/student``, and what it sees to ``out/seen.json``.
 
-    Two courses: to see, and to write. In the second, signs alternate with texts about other pictures.
+    Two courses: to see, and to write. In the second, the eyes stay as they are, and signs alternate
+    with texts about other pictures.
 
     Args:
         texts: the teachers', for the tokenizer, and to learn how one writes.
@@ -53,12 +54,10 @@ def school(out: Path, count: int, texts: Sequence[str], recipe: Recipe, watch: W
     course = {"learning_rate": 1e-3, "images_per_step": 8, "images_per_pass": 8}
     seeing = recipe.sft.model_copy(update={**course, "epochs": 5})
     blank = _blank(out, texts, lessons)
-    train_sft(
-        str(blank), lessons, recipe.model_copy(update={"sft": seeing}), out / "signs", data=source("school"),
-        watch=watch,
-    )  # fmt: skip
+    whole = recipe.model_copy(update={"sft": seeing, "model": recipe.model.model_copy(update={"vision": True})})
+    train_sft(str(blank), lessons, whole, out / "signs", data=source("school"), watch=watch)
     writing = recipe.sft.model_copy(update={**course, "epochs": 1})
-    mixed = [*lessons[: count // 3], *_writing(lessons[: 4 * count // 5], texts)]
+    mixed = [*lessons[: count // 2], *_writing(lessons[: 3 * count // 5], texts)]
     train_sft(
         str(out / "signs" / "student"), mixed, recipe.model_copy(update={"sft": writing}), out,
         data=f"{source('school')} and texts", watch=watch,
