@@ -7,6 +7,10 @@ them, and the same draws of seeds. With the 95% interval [low, high] of the diff
 - high at most ``MARGIN``: **not reproduced**, for a gain worth having is excluded;
 - otherwise: **undecided**.
 
+Undecided, too, is what cannot be told: where the interval is not to be trusted (fewer than 10 patients), or where
+neither of the two is shown to be better than chance, so that whoever claims nothing is not compared with whoever
+claims nothing.
+
 A negative control holds where a gain worth having is excluded or nothing is shown, and fails where low is above 0.
 """
 
@@ -18,7 +22,7 @@ import numpy as np
 
 from cxr_max.drift.states import PRESENT
 from cxr_max.eval.answers import Data
-from cxr_max.eval.bootstrap import Draws, difference, macro, resample
+from cxr_max.eval.bootstrap import Draws, difference, estimate, macro, resample
 from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.metrics.measured import Measured
 from cxr_max.eval.tasks.robustness import voted
@@ -30,10 +34,12 @@ MARGIN: Final = 0.02
 RULE: Final = (
     "A claim says that a difference is above 0. Its 95% interval is over resamples of patients, paired, and over"
     " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at"
-    f" most {MARGIN}. Undecided: anything else. A negative control fails where the interval lies above 0, and"
+    f" most {MARGIN}. Undecided: anything else, and whatever cannot be told, because fewer than 10 patients decide it"
+    " or because neither of the two is shown to be better than chance. A negative control fails where the interval lies above 0, and"
     " holds otherwise."
 )
 Verdict = Literal["reproduced", "not reproduced", "undecided", "holds", "fails", "no data"]
+AT_CHANCE: Final = "neither is shown to be better than chance"
 Key = tuple[str, str]
 """Who, and on which test."""
 Table = Mapping[Key, Draws]
@@ -118,8 +124,15 @@ def _claim(sentence: str, first: Draws, second: Draws, *, control: bool) -> Clai
     found = difference(first, second)
     if found.value is None or found.low is None or found.high is None:
         return Claim(sentence, "no data", found.value, None, None, found.reason or found.distrust or "")
-    verdict = _control(found.low) if control else verdict_of(found.low, found.high)
-    return Claim(sentence, verdict, found.value, found.low, found.high, found.distrust or "")
+    note = found.distrust or (AT_CHANCE if _at_chance(first) and _at_chance(second) else "")
+    verdict = _control(found.low) if control else "undecided" if note else verdict_of(found.low, found.high)
+    return Claim(sentence, verdict, found.value, found.low, found.high, note)
+
+
+def _at_chance(drawn: Draws) -> bool:
+    """Whether a balanced accuracy is not shown to be above 1/2."""
+    low = estimate(drawn).low
+    return drawn.bounds == (0.0, 1.0) and (low is None or low <= 0.5)
 
 
 def verdict_of(low: float, high: float) -> Verdict:

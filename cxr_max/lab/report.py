@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cxr_max.eval.bootstrap import CONVENTION, Estimate
 from cxr_max.eval.html import environment
-from cxr_max.lab.claims import RULE, Claim, judge
+from cxr_max.lab.claims import AT_CHANCE, RULE, Claim, judge
 from cxr_max.lab.gathered import COLUMNS, Gathered, course, gather, thinned
 from cxr_max.lab.plan import stages, students
 from cxr_max.lab.schedule import seconds
@@ -95,8 +95,8 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
     """What a reader should take away, in sentences that follow from the claims alone."""
     counts = {v: sum(c.verdict == v for c in claims) for v in ("reproduced", "not reproduced", "undecided")}
     said = [
-        f"Of {sum(counts.values())} claims, {counts['reproduced']} are reproduced, {counts['not reproduced']} are"
-        f" not, and {counts['undecided']} stay undecided."
+        f"{sum(counts.values())} claims: {counts['reproduced']} reproduced, {counts['not reproduced']} not"
+        f" reproduced, {counts['undecided']} undecided."
     ]
     by_sentence = {claim.sentence: claim for claim in claims}
     main = by_sentence.get("APO with an anchor beats SFT")
@@ -116,6 +116,12 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
         )
     elif controls:
         said.append("The negative controls hold: from noise and from other studies' consensus, APO gains nothing.")
+    vain = sum(claim.note == AT_CHANCE for claim in claims)
+    if vain:
+        said.append(
+            f"In {vain} of the comparisons neither side is better than chance: greedy answers that call (almost)"
+            " everything absent cannot show who is better. AUROC, which asks how sure the student is, may still."
+        )
     if gathered.lab.seeds == 1:
         said.append("One seed: the intervals are over patients only, and another seed may fall elsewhere.")
     return said

@@ -7,7 +7,7 @@ pytest.importorskip("scipy")
 
 from cxr_max.eval.bootstrap import Draws
 from cxr_max.eval.metrics.measured import Measured
-from cxr_max.lab.claims import MARGIN, judge, over_seeds, verdict_of
+from cxr_max.lab.claims import AT_CHANCE, MARGIN, judge, over_seeds, verdict_of
 
 
 def drawn(value: float, spread: float = 0.01, seed: int = 0, patients: int = 100) -> Draws:
@@ -53,9 +53,17 @@ def test_inheritance_is_held_against_nothing() -> None:
     assert claims[0].value == pytest.approx(0.3)
 
 
-def test_few_patients_decide_nothing_without_saying_so() -> None:
+def test_few_patients_decide_nothing() -> None:
     table = {("apo", "test"): drawn(0.9, seed=1, patients=5), ("sft-all", "test"): drawn(0.6, patients=5)}
-    assert judge(table, None)[0].note
+    (claim,) = judge(table, None)
+    assert claim.verdict == "undecided" and "patients" in claim.note
+
+
+def test_two_that_are_at_chance_decide_nothing() -> None:
+    table = {("apo", "test"): drawn(0.5, 0.001, seed=1), ("sft-all", "test"): drawn(0.5, 0.001)}
+    assert [(claim.verdict, claim.note) for claim in judge(table, None)] == [("undecided", AT_CHANCE)]
+    better = {**table, ("sft-all", "test"): drawn(0.6, 0.001)}
+    assert [claim.verdict for claim in judge(better, None)] == ["not reproduced"]
 
 
 def test_seeds_widen_the_interval_by_their_own_variance() -> None:
