@@ -115,7 +115,9 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
             " it on this page can be believed."
         )
     elif controls:
-        said.append("The negative controls hold: from noise and from other studies' consensus, APO gains nothing.")
+        held = "The negative controls hold: from noise and from other studies' consensus, APO gains nothing"
+        idle = any(claim.note == AT_CHANCE for claim in controls)
+        said.append(f"{held}{'; but where both sides are at chance, that was easy' if idle else ''}.")
     vain = sum(claim.note == AT_CHANCE for claim in claims)
     if vain:
         said.append(

@@ -1,4 +1,4 @@
-"""What a preset of the lab is: sizes, arms and ablations. Nothing here was chosen on a test study."""
+"""What a preset of the lab is: sizes, arms and ablations."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
