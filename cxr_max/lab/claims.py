@@ -34,8 +34,8 @@ MARGIN: Final = 0.02
 RULE: Final = (
     "A claim says that a difference is above 0. Its 95% interval is over resamples of patients, paired, and over"
     " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at"
-    f" most {MARGIN}. Undecided: anything else, and what cannot be told, because fewer than 10 patients decide it or"
-    " because neither of the two is shown to be better than chance. A negative control fails where the interval"
+    f" most {MARGIN}. Undecided: anything else, and what cannot be told, because fewer than 10 patients decide it"
+    " or because neither of the two is shown to be better than chance. A negative control fails where the interval"
     " lies above 0, and holds otherwise."
 )
 Verdict = Literal["reproduced", "not reproduced", "undecided", "holds", "fails", "no data"]
