@@ -30,7 +30,7 @@ def _stages(lab: Settings) -> Iterator[Stage]:
     yield Stage("build:train:0", weight=_ask(lab.train))
     base = ("school:base:0",) if lab.base == "tiny" else ()
     if base:
-        yield Stage("school:base:0", ("build:train:0",), weight=0.075 * lab.school)
+        yield Stage("school:base:0", ("build:train:0",), weight=0.14 * lab.school)
     for which, studies in (("tune", lab.tune), ("test", lab.test), ("shifted", lab.shifted)):
         yield Stage(f"build:{which}:0", weight=_ask(studies))
     for seed in seeds:
@@ -46,22 +46,22 @@ def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
             yield Stage(f"build:{which}:{seed}", weight=_ask(lab.train))
     for which in ("train", "noise", *own):
         yield Stage(f"consensus:{which}:{seed}", (f"build:{which}:{seed}",), 2)
-    learn = 0.15 * lab.train
+    learn, prefer = 0.7 * lab.train, 0.15 * lab.train
     yield Stage(f"train:sft-all:{seed}", (*base, f"build:train:{seed}"), learn)
     yield Stage(f"train:sft-one:{seed}", (*base, f"build:one:{seed}"), learn / 3)
     yield Stage(f"train:noise-sft:{seed}", (*base, f"build:noise:{seed}"), learn)
     after = (f"train:sft-all:{seed}", f"consensus:train:{seed}")
     apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(arm for arm in lab.ablations if arm not in _OWN_WORLD)]
     for arm in apos:
-        yield Stage(f"train:{arm}:{seed}", after, learn)
-    yield Stage(f"train:noise-apo:{seed}", (f"train:noise-sft:{seed}", f"consensus:noise:{seed}"), learn)
+        yield Stage(f"train:{arm}:{seed}", after, prefer)
+    yield Stage(f"train:noise-apo:{seed}", (f"train:noise-sft:{seed}", f"consensus:noise:{seed}"), prefer)
     for which in own:
         yield Stage(f"train:{which}-sft:{seed}", (*base, f"build:{which}:{seed}"), learn)
         first = (f"train:{which}-sft:{seed}", f"consensus:{which}:{seed}")
-        yield Stage(f"train:{which}-apo:{seed}", first, learn)
+        yield Stage(f"train:{which}-apo:{seed}", first, prefer)
     for arm in students(lab):
         needs = (f"train:{arm}:{seed}", "build:test:0", "build:shifted:0")
-        yield Stage(f"eval:{arm}:{seed}", needs, 5 + 0.15 * (lab.test + lab.shifted))
+        yield Stage(f"eval:{arm}:{seed}", needs, 5 + 0.12 * (lab.test + lab.shifted))
 
 
 def students(lab: Settings) -> tuple[str, ...]:

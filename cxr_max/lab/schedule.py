@@ -121,20 +121,18 @@ class _Runs:
 
     def all(self) -> None:
         running: dict[str, tuple[subprocess.Popen[str], float]] = {}
-        begun = time.monotonic()
-        before = self._done()
         try:
             while len(done := self._done()) < len(self.stages):
                 for stage in self._ready(done, running)[: self.workers - len(running)]:
                     running[stage.name] = (self.start(self.out, stage.name), time.monotonic())
-                self.watch(self._progress(done, running, before, time.monotonic() - begun))
+                self.watch(self._progress(done, running))
                 time.sleep(_LOOK_EVERY_S)
                 self._reap(running)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped: what is done is kept in {self.out}; the same command goes on.") from None
         finally:
             _end([process for process, _ in running.values()])
-        self.watch(self._progress(self._done(), {}, before, time.monotonic() - begun))
+        self.watch(self._progress(self._done(), {}))
 
     def _done(self) -> set[str]:
         return {stage.name for stage in self.stages if marker(self.out, stage).is_file()}
@@ -158,13 +156,12 @@ class _Runs:
         log = self.out / "logs" / f"{name.replace(':', '-')}.log"
         return log.read_text("utf-8", errors="replace").strip() if log.is_file() else "it said nothing"
 
-    def _progress(
-        self, done: set[str], running: Mapping[str, object], before: set[str], elapsed: float
-    ) -> Progress:
-        weights = {stage.name: stage.weight for stage in self.stages}
-        made = sum(weights[name] for name in done - before)
-        rest = sum(weight for name, weight in weights.items() if name not in done)
-        left = rest * elapsed / made if made else None
+    def _progress(self, done: set[str], running: Mapping[str, object]) -> Progress:
+        """The time left is what is not done by weight, at the pace of what is done, by whichever start."""
+        made = [stage for stage in self.stages if stage.name in done]
+        rest = sum(stage.weight for stage in self.stages if stage.name not in done)
+        took = sum(seconds(self.out, stage) for stage in made)
+        left = rest * took / sum(stage.weight for stage in made) / self.workers if made else None
         return Progress(len(done), len(self.stages), {name: self._doing(name) for name in running}, left)
 
     def _doing(self, name: str) -> str:
