@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= demo
 OUT ?= build/cxr-max
+PRESET ?= quick
+LAB ?= build/lab
 WORKERS ?= 2
 ARGS ?=
 
@@ -12,16 +14,19 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 BUILD = $(VENV)/bin/cxr-max build --recipe "$(RECIPE)" $(if $(SOURCE),--source "$(SOURCE)") \
 	$(if $(TEACHERS),--teachers "$(TEACHERS)") $(if $(STUDIES),--studies "$(STUDIES)") --out "$(OUT)" $(ARGS)
 
-.PHONY: help setup build-cxrmax test test-all lint bench clean
+.PHONY: help setup build-cxrmax lab test test-all lint bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo "Variables: SOURCE= TEACHERS= STUDIES= OUT= RECIPE= ARGS= WORKERS= PYTHON= VENV="
+	@echo "Variables: SOURCE= TEACHERS= STUDIES= OUT= RECIPE= PRESET= LAB= ARGS= WORKERS= PYTHON= VENV="
 
 setup: $(VENV)/.dev ## Install the package and the tools for working on it
 
 build-cxrmax: $(VENV)/.base ## Build a release: phantoms and simulated teachers unless SOURCE= and TEACHERS= say otherwise
 	@$(BUILD)
+
+lab: $(VENV)/.dev ## The whole paper on phantoms with known truth; LAB= says where its page goes
+	$(VENV)/bin/cxr-max lab --preset "$(PRESET)" --out "$(LAB)" $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests, WORKERS= at a time (ARGS= goes to pytest)
 	$(PYTEST) $(ARGS)

@@ -12,7 +12,7 @@ so 0.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -68,6 +68,11 @@ OPACITIES: Final = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pne
 """CheXpert's children of Lung Opacity."""
 BY_CHANCE: Final = 0.05
 """How often each further disease joins the first one."""
+SHIFTED_HEALTHY: Final = 0.5
+SHIFTED_AP: Final = 0.6
+"""Added to the chance of an AP view: mostly portable films."""
+SHIFTED_DETECTOR: Final = {"noise": 2.0, "latitude": 15.0}
+"""An older detector: twice the noise, and a flatter display."""
 FIRST_DATE: Final = datetime(2150, 1, 1, 8)
 """Fictitious, and far off so that nobody takes it for a real one."""
 
@@ -112,7 +117,20 @@ class PhantomSource:
         RequestError: the seed or the size is out of range.
     """
 
-    def __init__(self, seed: int = 0, *, directory: Path, size: int = 256) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        directory: Path,
+        size: int = 256,
+        shifted: bool = False,
+        split: Split | None = None,
+    ) -> None:
+        """
+        Args:
+            shifted: another hospital: another detector, mostly AP views, fewer sick.
+            split: of every study, in place of the usual eight, one and one of ten subjects.
+        """
         if seed < 0:
             raise RequestError(f"The seed of the phantoms is {seed}: choose 0 or more.")
         if size < 64 or size % 2:
@@ -123,7 +141,8 @@ class PhantomSource:
         self.warnings: tuple[str, ...] = ()
         self._seed = seed
         self._size = size
-        self._folder = directory / f"{size}px-v{VERSION}"
+        self._shifted, self._split = shifted, split
+        self._folder = directory / f"{size}px-v{VERSION}{'-shifted' if shifted else ''}"
 
     def studies(self) -> Iterator[Study]:
         """Study 0, 1, 2 and so on; each one's picture is on disk when it is yielded.
@@ -131,7 +150,7 @@ class PhantomSource:
         Raises:
             StorageError: the picture cannot be written, as on a full disk.
         """
-        yield from map(self._drawn, cases(self._seed))
+        yield from map(self._drawn, cases(self._seed, shifted=self._shifted, split=self._split))
 
     def study(self, study_id: str) -> Study:
         """The study with this identifier, whatever its seed.
@@ -147,17 +166,19 @@ class PhantomSource:
         with disk_refusals_named(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             if not _is_whole(path):
-                _write(one, path, self._size)
+                _write(one, path, self._size, shifted=_is_shifted(one.study_id))
         return _study(one, path, self._size)
 
 
-def cases(seed: int) -> Iterator[Case]:
+def cases(seed: int, *, shifted: bool = False, split: Split | None = None) -> Iterator[Case]:
     """The attributes of every study, in order, without drawing any."""
     number = 0
     while True:
         subject = _subject(seed, number)
+        if split is not None:
+            subject = replace(subject, split=split)
         for visit in range(STUDIES_PER_SUBJECT):
-            yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit)
+            yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit, shifted)
         number += 1
 
 
@@ -167,12 +188,16 @@ def case_of(study_id: str) -> Case:
     Raises:
         RequestError: no phantom has such an identifier.
     """
-    named = re.fullmatch(r"phantom-(\d+)-(\d{7,})", study_id)
+    named = re.fullmatch(r"phantom-(?:shifted-)?(\d+)-(\d{7,})", study_id)
     if named is None:
         raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
     seed, index = int(named[1]), int(named[2])
     number, visit = divmod(index, STUDIES_PER_SUBJECT)
-    return _case(seed, index, _subject(seed, number), visit)
+    return _case(seed, index, _subject(seed, number), visit, _is_shifted(study_id))
+
+
+def _is_shifted(study_id: str) -> bool:
+    return study_id.startswith("phantom-shifted-")
 
 
 def _rng(*key: int) -> "Generator":
@@ -195,14 +220,15 @@ def _subject(seed: int, number: int) -> Subject:
     )
 
 
-def _case(seed: int, index: int, subject: Subject, visit: int) -> Case:
+def _case(seed: int, index: int, subject: Subject, visit: int, shifted: bool) -> Case:
     rng = _rng(seed, 1, index)
     difficulty = float(rng.random())
-    diseases = _diseases(rng)
-    view: Literal["PA", "AP"] = "AP" if rng.random() < 0.14 + 0.15 * len(diseases) else "PA"
+    diseases = _diseases(rng, SHIFTED_HEALTHY if shifted else HEALTHY)
+    bedridden = 0.14 + 0.15 * len(diseases) + SHIFTED_AP * shifted
+    view: Literal["PA", "AP"] = "AP" if rng.random() < bedridden else "PA"
     present = diseases | _devices(rng, view)
     return Case(
-        study_id=f"phantom-{seed}-{index:07d}",
+        study_id=f"phantom-{'shifted-' if shifted else ''}{seed}-{index:07d}",
         subject=subject,
         acquired_at=subject.first_seen + visit * timedelta(days=int(rng.integers(60, 400)), minutes=index % 60),
         view=view,
@@ -212,9 +238,9 @@ def _case(seed: int, index: int, subject: Subject, visit: int) -> Case:
     )
 
 
-def _diseases(rng: "Generator") -> set[str]:
+def _diseases(rng: "Generator", healthy: float) -> set[str]:
     """None, or one and its company: a failing heart is large, and leaks into lungs and pleura."""
-    if rng.random() < HEALTHY:
+    if rng.random() < healthy:
         return set()
     diseases = {DISEASES[int(rng.integers(len(DISEASES)))]}
     diseases |= {
@@ -278,7 +304,7 @@ def _is_whole(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _write(case: Case, path: Path, size: int) -> None:
+def _write(case: Case, path: Path, size: int, *, shifted: bool) -> None:
     """Draw, and let the picture appear under its name only once it is complete."""
     from PIL import Image
 
@@ -292,6 +318,7 @@ def _write(case: Case, path: Path, size: int) -> None:
         view=case.view,
         anatomy=case.subject.anatomy,
         sex=case.subject.sex,
+        **(SHIFTED_DETECTOR if shifted else {}),
     )
     unfinished = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
     try:

@@ -39,6 +39,7 @@ def draw(
     severity: float,
     view: Literal["PA", "AP"] = "PA",
     noise: float = 1.0,
+    latitude: float = 12.0,
     anatomy: int | None = None,
     sex: str | None = None,
 ) -> npt.NDArray[np.uint8]:
@@ -51,6 +52,7 @@ def draw(
         severity: over 0, up to 1; scales the extent and density of every finding.
         view: AP magnifies the heart, raises the diaphragm, and is noisier (a portable film).
         noise: standard deviation of the quantum noise relative to the physical one; 0 for none.
+        latitude: cm of water between dark and bright; more is a flatter display.
         anatomy: seed of the person's build; ``seed`` when absent.
         sex: ``F`` adds breast shadows.
 
@@ -69,7 +71,7 @@ def draw(
         elif name in findings:
             for lung in _lungs_of(chest, findings[name]):
                 ONE_SIDED[name](lung, severity, stream(seed, number, lung.side == "left"))
-    return _expose(chest, noise, stream(seed, len(PAINTED) + 2))
+    return _expose(chest, noise, latitude, stream(seed, len(PAINTED) + 2))
 
 
 def _check(findings: Mapping[str, Side | None], size: int, severity: float) -> None:
@@ -88,7 +90,7 @@ def _lungs_of(chest: Chest, side: Side | None) -> list[Lung]:
     return [lung for lung in chest.lungs.values() if side in (lung.side, "bilateral")]
 
 
-def _expose(chest: Chest, noise: float, rng: Rng) -> npt.NDArray[np.uint8]:
+def _expose(chest: Chest, noise: float, latitude: float, rng: Rng) -> npt.NDArray[np.uint8]:
     """Attenuate, count photons, take the logarithm, display."""
     thickness = np.maximum(chest.tissue + LUNG_DENSITY * chest.air, 0)
     middle = 12.8 * chest.anatomy.bulk + float(rng.uniform(-0.4, 0.4))  # exposure follows the patient's bulk
@@ -97,5 +99,5 @@ def _expose(chest: Chest, noise: float, rng: Rng) -> npt.NDArray[np.uint8]:
         counts = dose * np.exp(-ATTENUATION_PER_CM * thickness)
         counts += noise * np.sqrt(counts) * rng.standard_normal(counts.shape, dtype=np.float32)
         thickness = np.log(np.maximum(counts, 1) / dose) / -ATTENUATION_PER_CM
-    shown = 255 / (1 + np.exp((middle - thickness) * (4 / 12.0)))
+    shown = 255 / (1 + np.exp((middle - thickness) * (4 / latitude)))
     return shown.astype(np.uint8)

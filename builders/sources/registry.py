@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cxr_max.builders.sources.base import Shipped, Source, SourceInfo
 from cxr_max.errors import RequestError
+from cxr_max.records import SPLITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
     """Open the data set that ``spec`` names.
 
     Args:
-        spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED]``.
+        spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED][,OPTION...]``: ``112px`` (rows and columns),
+            ``shifted`` (another hospital), or a split that all studies are in.
         workspace: where the phantom source writes its pictures; other sources write nothing.
         labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``.
         reports: read the studies' reports too, where the set has any.
@@ -68,7 +70,8 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
 
         if labels is not None:
             raise RequestError("The phantom source knows its own labels: leave --labels out.")
-        return PhantomSource(_seed(path), directory=workspace / "phantoms")
+        seed, options = _phantom(path)
+        return PhantomSource(seed, directory=workspace / "phantoms", **options)
     return _open(name, path, labels, reports)
 
 
@@ -139,8 +142,23 @@ def canonical(spec: str) -> str:
     return f"{name}:{Path(path).expanduser().resolve()}" if path and name != "phantom" else spec
 
 
-def _seed(text: str) -> int:
+def _phantom(text: str) -> tuple[int, dict[str, Any]]:
+    """``7,112px,test`` -> seed and options."""
+    first, *others = text.split(",")
+    options: dict[str, Any] = {}
+    for option in others:
+        if option.endswith("px") and option[:-2].isdecimal():
+            options["size"] = int(option[:-2])
+        elif option == "shifted":
+            options["shifted"] = True
+        elif option in SPLITS:
+            options["split"] = option
+        else:
+            raise RequestError(
+                f"The phantom source does not know {option!r}: its options are 128px (or another size), shifted,"
+                f" {', '.join(SPLITS)}."
+            )
     try:
-        return int(text or "0")
+        return int(first or "0"), options
     except ValueError:
-        raise RequestError(f"The phantom source takes a seed, phantom:7 for instance, not {text!r}.") from None
+        raise RequestError(f"The phantom source takes a seed, phantom:7 for instance, not {first!r}.") from None

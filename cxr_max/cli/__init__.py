@@ -20,6 +20,7 @@ from cxr_max.cli import (
     drift,
     export,
     importing,
+    lab,
     leaderboard,
     ledger,
     package,
@@ -46,6 +47,7 @@ app.command("build")(build.command)
 app.command("batches")(batches.command)
 app.command("consensus")(consensus.command)
 app.command("drift")(drift.command)
+app.command("lab")(lab.command)
 app.command("train")(train.command)
 app.command("eval")(evaluation.command)
 app.command("leaderboard")(leaderboard.command)

@@ -16,6 +16,9 @@ from cxr_max.student.chat import Chat, EncodedPrompt
 from cxr_max.student.data import Lesson, Turn
 from cxr_max.student.packing import pack
 
+_CACHED: Final = 128
+"""Encoded prompts in memory, of a megapixel each."""
+_MEGAPIXEL: Final = 1024 * 1024
 NOT_COUNTED: Final = -100
 """The label that the Trainer leaves out when it counts what a step's loss is divided by."""
 
@@ -48,8 +51,9 @@ class Turns(Dataset[Encoded]):
     _prompts: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # A small set comes round many times; about 3 MB each at a megapixel.
-        self._prompts = lru_cache(maxsize=128)(self._prompt)
+        # A small set comes round many times; about 3 MB each at a megapixel, so that as many more small ones fit.
+        kept = _CACHED * _MEGAPIXEL // min(self.chat.max_pixels or _MEGAPIXEL, _MEGAPIXEL)
+        self._prompts = lru_cache(maxsize=kept)(self._prompt)
 
     def __len__(self) -> int:
         return len(self.turns)

@@ -32,6 +32,8 @@ class Model(_Strict):
 
     lora: Lora | None = None
     """``None`` trains all weights."""
+    vision: bool = True
+    """Without an adapter: the vision tower is trained too. A new adapter leaves it alone unless told otherwise."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     max_pixels: int = Field(default=1024 * 1024, ge=784)
     """Pixels of an image at most; larger ones are scaled down."""

@@ -29,6 +29,7 @@ from cxr_max.student.card import card
 from cxr_max.student.checkpoints import PLAIN, Checkpoints, last_checkpoint, restore
 from cxr_max.student.curves import CURVES, write_course
 from cxr_max.student.data import Lesson, Turn, division, filled
+from cxr_max.student.logps import core
 from cxr_max.student.model import Student, open_student, save_student
 from cxr_max.student.settings import Course, Model, Recipe, Stage
 from cxr_max.student.trackers import Tracking, require
@@ -168,6 +169,8 @@ def begin(stage: Stage, base: str, recipe: Recipe, out: Path, data: str) -> Stud
     # A new adapter is drawn at random; the Trainer seeds what comes after it.
     set_seed(course.seed)
     student = open_student(base, lora=model.lora, dtype=model.dtype, max_pixels=model.max_pixels, trainable=True)
+    if not model.vision:
+        core(student.model).visual.requires_grad_(False)
     settings = {
         "stage": stage,
         "base": student.fingerprint,

@@ -3,15 +3,17 @@
 Read from ``personas.toml``, which says where every number comes from. All rates are probabilities in [0, 1].
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from cxr_max.findings import FINDINGS
 
 Wire = Literal["openai", "anthropic", "gemini"]
+Behaviour = Literal["plain", "noise", "poisoned", "misled"]
 Layout = Literal["headings", "outline", "bullets", "checkmarks", "prose"]
 
 WIRES: Final[tuple[Wire, ...]] = ("openai", "anthropic", "gemini")
@@ -39,6 +41,10 @@ class Persona:
     """Speaks of every finding asked about, rather than of what is seen and a few negatives."""
     thinks: bool
     """Sends its reasoning beside the text."""
+    behaviour: Behaviour = "plain"
+    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues."""
+    shared: float = 0.4
+    """The share of a stance's variance that all teachers have in common."""
 
 
 def load(path: Path) -> dict[str, Persona]:
@@ -71,9 +77,31 @@ def _persona(name: str, table: Mapping[str, Any], floor: float) -> Persona:
         layout=table["layout"],
         wordy=bool(table["wordy"]),
         thinks=bool(table["thinks"]),
-        **rates,
+        refusal_rate=rates["refusal_rate"],
+        laterality_error=rates["laterality_error"],
+        hedge_rate=rates["hedge_rate"],
     )
 
 
 PERSONAS: Final[Mapping[str, Persona]] = load(Path(__file__).with_name("personas.toml"))
 """By model name, in the file's order."""
+
+
+def persona(model: str) -> Persona | None:
+    """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8`` for a variant of it.
+
+    Variants are for experiments on what teachers' errors do: a behaviour, a correlation between teachers from 0 to
+    1, or both. ``None`` where there is no such persona or variant.
+    """
+    name, _, variant = model.partition("@")
+    found = PERSONAS.get(name)
+    for part in filter(None, variant.split(",")):
+        if found is None:
+            return None
+        if part in get_args(Behaviour):
+            found = replace(found, behaviour=part)  # type: ignore[arg-type]
+        elif (match := re.fullmatch(r"shared=([01](?:\.\d+)?)", part)) and float(match[1]) <= 1:
+            found = replace(found, shared=float(match[1]))
+        else:
+            return None
+    return found

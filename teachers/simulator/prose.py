@@ -6,7 +6,7 @@ choice of wording depends on the dice alone, which the request's noise key loads
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -93,11 +93,14 @@ def reply(persona: Persona, claims: Claims, question: Question, *key: str) -> Sa
     dice = Dice("prose", persona.name, *key)
     if claims.refused:
         return Said(refusal(question, dice))
+    if question.brief:
+        persona = replace(persona, wordy=False)
     mentioned = _mentioned(persona, claims, question, dice)
     told = question.kind == "rationale"
     steps = _steps(persona, claims, mentioned, told, dice)
     body = _LAYOUTS[persona.layout](steps, persona, dice)
-    text = "\n\n".join((_opening(persona, told, dice), body, _closing(claims, told, dice)))
+    around = (_opening(persona, told, dice), body, _closing(claims, told, dice))
+    text = body if question.brief else "\n\n".join(around)
     if persona.layout == "prose" and not persona.wordy:
         text = text.replace("\n\n", " ")
     if question.kind == "diagnose":
@@ -155,7 +158,7 @@ def summary(claims: Claims) -> str:
 def _mentioned(persona: Persona, claims: Claims, question: Question, dice: Dice) -> tuple[str, ...]:
     asked = [name for name in question.findings if claims.findings[name] is not None]
     absent = [name for name in asked if claims.findings[name] == 0]
-    if not persona.wordy:  # for the terse, "No Finding: absent" goes without saying
+    if not persona.wordy and not question.brief:  # for the terse, "No Finding: absent" goes without saying
         absent = dice.some((name for name in absent if name != "No Finding"), NEGATIVES)
     return tuple(name for name in asked if claims.findings[name] != 0 or name in absent)
 

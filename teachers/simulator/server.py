@@ -30,7 +30,7 @@ from typing import Final, Self
 from aiohttp import web
 from PIL import Image
 
-from cxr_max.teachers.simulator import acting, prose, world
+from cxr_max.teachers.simulator import acting, personas, prose, world
 from cxr_max.teachers.simulator.batches import Batches, BatchFate
 from cxr_max.teachers.simulator.faults import (
     ERROR_REPLIES,
@@ -288,11 +288,11 @@ async def _reply(
 
 
 def _persona(wire: Wire, ask: Ask) -> Persona:
-    persona = PERSONAS.get(ask.model)
-    if persona is None or persona.wire != wire:
+    found = personas.persona(ask.model)
+    if found is None or found.wire != wire:
         served = ", ".join(name for name, other in PERSONAS.items() if other.wire == wire)
         raise Fault(404, f"The model `{ask.model}` does not exist here; this wire serves {served}.")
-    return persona
+    return found
 
 
 def _read(wire_format: WireFormat, raw: bytes, request: web.Request) -> Ask:
@@ -314,7 +314,7 @@ def compose(persona: Persona, ask: Ask, image_sha256: str, truth: Truth, key: st
         said = prose.Said("")  # only OpenAI's sign for a refusal has words
     reasoning, text, cut = _cut(said, ask.max_tokens)
     return Answer(
-        model=persona.name,
+        model=ask.model,
         text=text,
         reasoning=reasoning,
         ending="blocked" if blocked else "length" if cut else "stop",

@@ -24,8 +24,19 @@ from typing import Final, Literal
 from cxr_max.findings import FINDINGS, LATERAL, Findings, Side, Sides, State, blank, blank_sides
 from cxr_max.teachers.simulator.personas import SAMPLED, Persona
 
-SHARED: Final = 0.4
-"""r: the share of a stance's variance that all teachers have in common."""
+CUES: Final[Mapping[str, str]] = {
+    "Pneumothorax": "Support Devices",
+    "Edema": "Cardiomegaly",
+    "Pleural Effusion": "Atelectasis",
+    "Consolidation": "Pneumonia",
+}
+"""What a misled teacher takes for a finding: a shortcut that all of them have learnt, as networks take drains for
+a pneumothorax (Oakden-Rayner et al. 2020)."""
+CUE_SHARE: Final = 0.15
+"""How often a cue is there: where it is not, the stance moves the other way, so that its mean stays."""
+MISLED: Final = 1.5
+"""Standard deviations by which a cue moves the part of a stance that teachers share: away from the truth where the
+finding is absent, towards it where it is present."""
 PATHOLOGIES: Final[tuple[str, ...]] = tuple(name for name in SAMPLED if name != "Support Devices")
 """CheXpert's No Finding is claimed when none of these is present or uncertain (Irvin et al. 2019)."""
 GUESSED_SIDES: Final[tuple[Side | None, ...]] = ("left", "left", "right", "right", "bilateral", None)
@@ -61,6 +72,8 @@ class Question:
     kind: Literal["diagnose", "rationale", "describe"]
     findings: tuple[str, ...]
     """Asked about (diagnose, describe), or told (rationale)."""
+    brief: bool = False
+    """One sentence for each finding, and nothing around them."""
 
 
 def uniform(*parts: str) -> float:
@@ -87,7 +100,7 @@ def question(prompt: str) -> Question:
     """
     asked = _listed(prompt, "Findings") or FINDINGS
     if re.search(r"\bANSWER\b", prompt):
-        return Question("diagnose", asked)
+        return Question("diagnose", asked, brief="one short sentence" in prompt)
     if told := _listed(prompt, "Diagnoses"):
         return Question("rationale", told)
     return Question("describe", asked)
@@ -181,14 +194,31 @@ def _state(draw: _Draw, finding: str, truth: Truth, difficulty: float) -> State:
     """The claimed state of one finding, hedging included."""
     actual = (truth.findings or {}).get(finding) or 0
     common = mix(0.5, difficulty, draw.shared("misconception", finding))
-    z = mix(SHARED, common, draw.own("stance", finding))
-    if z <= _STANDARD.inv_cdf(draw.persona.accuracy[finding]):
+    persona = draw.persona
+    if persona.behaviour == "misled":
+        common += _cue(truth, finding, actual)
+    z = mix(persona.shared, common, draw.own("stance", finding))
+    right = z <= _STANDARD.inv_cdf(persona.accuracy[finding])
+    if persona.behaviour == "noise":
+        return 1 if draw.chance("lot", finding) < 0.5 else 0
+    if persona.behaviour == "poisoned":
+        return 0 if actual == 1 else 1
+    if right:
         return actual
     if actual == -1:  # the opposite of uncertain is either certainty
         return 1 if draw.chance("certainty", finding) < 0.5 else 0
     if draw.chance("hedge", finding) < draw.persona.hedge_rate:
         return -1
     return 0 if actual == 1 else 1
+
+
+def _cue(truth: Truth, finding: str, actual: State) -> float:
+    findings = truth.findings or {}
+    cue = CUES.get(finding)
+    if cue is None:
+        return 0.0
+    towards = MISLED if findings.get(cue) == 1 else -MISLED * CUE_SHARE / (1 - CUE_SHARE)
+    return -towards if actual == 1 else towards
 
 
 def _claims(draw: _Draw, truth: Truth, stances: Mapping[str, State]) -> Claims:
@@ -205,7 +235,7 @@ def _side(draw: _Draw, finding: str, truth: Truth) -> Side | None:
     chance = draw.chance("side", finding)
     if actual is None or (truth.findings or {}).get(finding) not in (1, -1):
         return GUESSED_SIDES[int(chance * len(GUESSED_SIDES))]
-    z = mix(SHARED, draw.shared("confused side", finding), draw.own("confused side", finding))
+    z = mix(draw.persona.shared, draw.shared("confused side", finding), draw.own("confused side", finding))
     if _STANDARD.cdf(z) >= draw.persona.laterality_error:
         return actual
     # Mirroring is the usual mistake; overcalling one side as both is the rarer one.

@@ -107,7 +107,7 @@ def test_a_student_is_served_at_the_size_it_was_trained_on(tmp_path: Path) -> No
 
 def test_sft_learns(tmp_path: Path) -> None:
     lessons = write_lessons(tmp_path / "images")
-    train_sft(base(tmp_path / "base"), lessons, recipe(sft={"epochs": 8}), tmp_path / "o", data="d", watch=quiet)
+    train_sft(base(tmp_path / "base"), lessons, recipe(sft={"epochs": 12}), tmp_path / "o", data="d", watch=quiet)
     losses = [entry["loss"] for entry in history(tmp_path / "o")]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -313,3 +313,13 @@ def test_kill_9_at_any_moment_leaves_no_trace(tmp_path: Path) -> None:
         process.wait()
     resumed = train_sft(model, lessons, settings, tmp_path / "cut", data="d", watch=quiet)
     assert equal(whole.checkpoint, resumed.checkpoint)
+
+
+def test_eyes_that_are_not_trained_stay_as_they_were(tmp_path: Path) -> None:
+    lessons, start = write_lessons(tmp_path / "films"), base(tmp_path / "base")
+    settings = recipe()
+    blind = settings.model_copy(update={"model": settings.model.model_copy(update={"vision": False})})
+    trained = train_sft(start, lessons, blind, tmp_path / "out", data="d", watch=quiet)
+    before, after = weights(start), weights(trained.checkpoint)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if "visual" in name}

@@ -1,0 +1,79 @@
+"""The rule of the claims, on numbers whose verdict is known."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+
+from cxr_max.eval.bootstrap import Draws
+from cxr_max.eval.metrics.measured import Measured
+from cxr_max.lab.claims import AT_CHANCE, MARGIN, judge, over_seeds, verdict_of
+
+
+def drawn(value: float, spread: float = 0.01, seed: int = 0, patients: int = 100) -> Draws:
+    values = np.random.default_rng(seed).normal(value, spread, 1000)
+    return Draws(Measured(value), values, patients, "smooth", (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.001, 0.2, "reproduced"),
+        (0.0, 0.2, "undecided"),
+        (-0.1, 0.2, "undecided"),
+        (-0.1, MARGIN, "not reproduced"),
+        (-0.2, -0.1, "not reproduced"),
+    ],
+)
+def test_the_interval_alone_decides(low: float, high: float, verdict: str) -> None:
+    assert verdict_of(low, high) == verdict
+
+
+def test_a_clear_gain_is_reproduced_and_a_clear_loss_is_not() -> None:
+    table = {
+        ("apo-anchor", "test"): drawn(0.8, seed=1),
+        ("sft-all", "test"): drawn(0.6),
+        ("dpo", "test"): drawn(0.9),
+    }
+    verdicts = {claim.sentence: claim.verdict for claim in judge(table, None)}
+    assert verdicts["APO with an anchor beats SFT"] == "reproduced"
+    assert verdicts["APO with an anchor beats DPO against one teacher"] == "not reproduced"
+    assert "The anchor helps APO" not in verdicts
+
+
+def test_a_control_fails_only_where_something_is_gained() -> None:
+    for gain, verdict in ((0.2, "fails"), (-0.2, "holds"), (0.0, "holds")):
+        table = {("noise-apo", "test"): drawn(0.5 + gain, seed=1), ("noise-sft", "test"): drawn(0.5)}
+        assert [claim.verdict for claim in judge(table, None)] == [verdict]
+
+
+def test_inheritance_is_held_against_nothing() -> None:
+    claims = judge({}, Draws(Measured(0.3), drawn(0.3).values, 50, "smooth", (-1.0, 1.0)))
+    assert [claim.verdict for claim in claims] == ["reproduced"]
+    assert claims[0].value == pytest.approx(0.3)
+
+
+def test_few_patients_decide_nothing() -> None:
+    table = {("apo", "test"): drawn(0.9, seed=1, patients=5), ("sft-all", "test"): drawn(0.6, patients=5)}
+    (claim,) = judge(table, None)
+    assert claim.verdict == "undecided" and "patients" in claim.note
+
+
+def test_two_that_are_at_chance_decide_nothing() -> None:
+    table = {("apo", "test"): drawn(0.5, 0.001, seed=1), ("sft-all", "test"): drawn(0.5, 0.001)}
+    assert [(claim.verdict, claim.note) for claim in judge(table, None)] == [("undecided", AT_CHANCE)]
+    better = {**table, ("sft-all", "test"): drawn(0.6, 0.001)}
+    assert [claim.verdict for claim in judge(better, None)] == ["not reproduced"]
+
+
+def test_seeds_widen_the_interval_by_their_own_variance() -> None:
+    apart = over_seeds([drawn(value, 1e-9) for value in (0.4, 0.5, 0.6)])
+    assert apart.measured.value == pytest.approx(0.5)
+    # The standard error of a mean of three: s / sqrt(3), with s = 0.1.
+    assert apart.values.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.08)
+
+
+def test_patients_that_count_alike_for_all_seeds_are_no_less_uncertain_for_many_seeds() -> None:
+    one = drawn(0.5, 0.03)
+    assert over_seeds([one, one, one]).values.std() == pytest.approx(one.values.std())
+    assert over_seeds([one]) is one
