@@ -1,6 +1,7 @@
 """The APO loss against TRL's DPO loss, closed forms, and what must hold for any log-probs."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -207,7 +208,8 @@ def test_the_loss_is_never_below_zero_and_grows_with_every_negative(
 ) -> None:
     policy, reference = (torch.tensor([logps], dtype=torch.float64) for logps in study)
     losses = [apo_loss(policy[:, :n], reference[:, :n], BETA).item() for n in range(1, policy.shape[1] + 1)]
-    assert losses == sorted(losses)
+    # Near 0 a sum of exponentials may round down by its last bit.
+    assert all(later >= earlier - 1e-12 for earlier, later in pairwise(losses))
     assert losses[0] == 0
 
 
