@@ -16,7 +16,7 @@ from cxr_max.builders.release import read_manifest
 from cxr_max.builders.selection import Selection, read_subjects
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.errors import RequestError
-from cxr_max.findings import blank
+from cxr_max.findings import FINDINGS, blank
 from cxr_max.records import Radiograph, Study
 from tests.mimic_at_size import write_tables, write_temporal_table
 from tests.mimic_fixture import write_mimic
@@ -173,11 +173,11 @@ def touch(folder: Path, scale: float, wanted: int) -> set[str]:
 
 
 def studies_with_a_finding(folder: Path) -> set[int]:
+    """No Finding is one of the 14: it too can be given as the diagnosis."""
     import pandas as pd
 
     labels = pd.read_csv(folder / "mimic-cxr-2.0.0-chexpert.csv.gz")
-    findings = [name for name in labels.columns[2:] if name != "No Finding"]
-    return set(labels.loc[(labels[findings] == 1).any(axis=1), "study_id"])
+    return set(labels.loc[(labels[list(FINDINGS)] == 1).any(axis=1), "study_id"])
 
 
 def frontal(folder: Path) -> set[str]:
