@@ -11,7 +11,9 @@ Undecided, too, is what cannot be told: where the interval is not to be trusted 
 neither of the two is shown to be better than chance, so that whoever claims nothing is not compared with whoever
 claims nothing.
 
-A negative control holds where a gain worth having is excluded or nothing is shown, and fails where low is above 0.
+A negative control fails where low is above 0, holds where a gain worth having is excluded, and is undecided
+otherwise: with two that are at chance it has controlled nothing. It is judged on AUROC too, which moves where
+greedy answers do not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +38,8 @@ RULE: Final = (
     " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at"
     f" most {MARGIN}. Undecided: anything else, and what cannot be told, because fewer than 10 patients decide it"
     " or because neither of the two is shown to be better than chance. A negative control fails where the interval"
-    " lies above 0, and holds otherwise."
+    f" lies above 0, holds where its upper end is at most {MARGIN} and something can be told, and is undecided"
+    " otherwise; it is judged on AUROC too."
 )
 Verdict = Literal["reproduced", "not reproduced", "undecided", "holds", "fails", "no data"]
 AT_CHANCE: Final = "neither is shown to be better than chance"
@@ -99,6 +102,10 @@ ASKED: Final = (
     _Asked("With correlated errors, APO beats SFT", "correlated-apo", "correlated-sft"),
     _Asked("Control: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", control=True),
     _Asked("Control: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", control=True),
+    _Asked("Control, AUROC: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", "auroc", True),
+    _Asked(
+        "Control, AUROC: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", "auroc", True
+    ),
 )
 
 
@@ -125,7 +132,7 @@ def _claim(sentence: str, first: Draws, second: Draws, *, control: bool) -> Clai
     if found.value is None or found.low is None or found.high is None:
         return Claim(sentence, "no data", found.value, None, None, found.reason or found.distrust or "")
     note = found.distrust or (AT_CHANCE if _at_chance(first) and _at_chance(second) else "")
-    verdict = _control(found.low) if control else "undecided" if note else verdict_of(found.low, found.high)
+    verdict = _control(found.low, found.high, note) if control else _judged(found.low, found.high, note)
     return Claim(sentence, verdict, found.value, found.low, found.high, note)
 
 
@@ -142,8 +149,14 @@ def verdict_of(low: float, high: float) -> Verdict:
     return "not reproduced" if high <= MARGIN else "undecided"
 
 
-def _control(low: float) -> Verdict:
-    return "fails" if low > 0 else "holds"
+def _judged(low: float, high: float, note: str) -> Verdict:
+    return "undecided" if note else verdict_of(low, high)
+
+
+def _control(low: float, high: float, note: str) -> Verdict:
+    if low > 0:
+        return "fails"
+    return "holds" if high <= MARGIN and not note else "undecided"
 
 
 def _constant(value: float, like: Draws) -> Draws:
@@ -176,25 +189,31 @@ def over_seeds(several: Sequence[Draws]) -> Draws:
 def inheritance(everything: Data, seed: int, resamples: int) -> Draws:
     """How much likelier a model errs where the teachers' vote errs: 0 where it errs by itself.
 
-    P(model wrong | vote wrong) - P(model wrong | vote right), over the image sets and findings that were asked
-    about; wrong is another claim than the reference's. Defined here; the paper gives no formula.
+    P(model wrong | vote wrong) - P(model wrong | vote right), among image sets of one finding and one truth, and
+    over these strata the mean of Mantel and Haenszel (Greenland and Robins 1985). Wrong is another claim than the
+    reference's. Without strata, whoever calls everything absent would seem to inherit: it errs where the finding
+    is present, and there the vote errs more often too. Defined here; the paper gives no formula.
     """
     data = everything.of_split("test")
     places = [FINDINGS.index(name) for name in FINDINGS_ASKED]
     truth, answers = data.reference.states[:, places] == PRESENT, data.under(ORIGINAL)
     vote = voted(list(data.peers.values())).states[:, places] == PRESENT
     model_wrong = (answers.states[:, places] == PRESENT) != truth
-    ok = np.repeat(answers.ok[:, None], len(places), axis=1)
-    vote_wrong = vote != truth
-    cells = [model_wrong & vote_wrong & ok, vote_wrong & ok, model_wrong & ~vote_wrong & ok, ~vote_wrong & ok]
+    vote_wrong, ok = vote != truth, answers.ok[:, None]
+    cells = [model_wrong & vote_wrong, vote_wrong, model_wrong & ~vote_wrong, ~vote_wrong]
+    strata = np.concatenate([cell & ok & (truth == state) for cell in cells for state in (False, True)], axis=1)
     drawn = resample(data.reference.subjects, seed=seed, resamples=resamples)
     patient = drawn.index(data.reference.subjects)
-    sums = np.array([np.bincount(patient, cell.sum(axis=1), len(drawn.patients)) for cell in cells])
+    sums = np.array([np.bincount(patient, stratum, len(drawn.patients)) for stratum in strata.T])
     again = drawn.multiplicities.astype(np.float64) @ sums.T
-    value = _excess(sums.sum(axis=1)[None])[0]
-    return Draws(Measured(float(value)), _excess(again), len(drawn.patients), "smooth", (-1.0, 1.0))
+    value = float(_excess(sums.sum(axis=1)[None])[0])
+    measured = Measured(None, "no finding has both right and wrong votes") if np.isnan(value) else Measured(value)
+    return Draws(measured, _excess(again), len(drawn.patients), "smooth", (-1.0, 1.0))
 
 
 def _excess(sums: Any) -> Any:
+    """(resamples, 4 x strata): both wrong, vote wrong, model alone wrong, vote right -> (resamples,)."""
+    both, wrong, alone, right = np.split(sums, 4, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+        weight = np.nan_to_num(1 / (wrong + right), posinf=0.0)
+        return ((both * right - alone * wrong) * weight).sum(1) / (wrong * right * weight).sum(1)

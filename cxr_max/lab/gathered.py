@@ -48,7 +48,7 @@ class Gathered:
     lab: Settings
     verified: dict[tuple[str, str, int], Verified]
     accuracy: dict[tuple[str, str], Draws]
-    """Balanced accuracy over the findings asked about, by who and where, over all seeds."""
+    """Balanced accuracy over the findings asked about, by who and where, over all seeds; of ``auroc``, AUROC."""
     columns: dict[tuple[str, int], Draws | None]
     """By who and number of the column."""
     inherited: Draws | None
@@ -82,6 +82,9 @@ def gather(out: Path, lab: Settings) -> Gathered:
         for who, where, seed in verified
         if seed == 0
     }
+    for who in students(lab):
+        drawn = [over_findings(_drawn(one), "auroc") for one in _seeds(verified, who, "test")]
+        accuracy[who, "auroc"] = over_seeds(drawn)
     best = best_on_tuning(accuracy)
     for where in ("test", "shifted"):
         accuracy[MEAN, where] = macro([accuracy[name, where] for name in PERSONAS])

@@ -93,7 +93,8 @@ def write_report(out: Path, lab: Settings) -> list[Claim]:
 
 def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
     """What a reader should take away, in sentences that follow from the claims alone."""
-    counts = {v: sum(c.verdict == v for c in claims) for v in ("reproduced", "not reproduced", "undecided")}
+    of_paper = [claim for claim in claims if not claim.sentence.startswith("Control")]
+    counts = {v: sum(c.verdict == v for c in of_paper) for v in ("reproduced", "not reproduced", "undecided")}
     said = [
         f"{sum(counts.values())} claims: {counts['reproduced']} reproduced, {counts['not reproduced']} not"
         f" reproduced, {counts['undecided']} undecided."
@@ -107,17 +108,20 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
             "undecided": "whether APO with an anchor is better than SFT is undecided here",
         }.get(main.verdict, "there is no number for APO against SFT")
         said.append(f"{words[0].upper()}{words[1:]}: {main.numbers} balanced accuracy.")
-    controls = [claim for claim in claims if claim.verdict in ("holds", "fails")]
+    controls = [claim for claim in claims if claim.sentence.startswith("Control")]
+    held = [claim for claim in controls if claim.verdict == "holds"]
     failed = [claim.sentence for claim in controls if claim.verdict == "fails"]
     if failed:
         said.append(
             f"A negative control FAILS ({'; '.join(failed)}): APO gains where nothing can be learnt, so no gain of"
             " it on this page can be believed."
         )
+    elif controls and len(held) == len(controls):
+        said.append("The negative controls hold: from noise and from other studies' consensus, APO gains nothing.")
     elif controls:
-        held = "The negative controls hold: from noise and from other studies' consensus, APO gains nothing"
-        idle = any(claim.note == AT_CHANCE for claim in controls)
-        said.append(f"{held}{'; but where both sides are at chance, that was easy' if idle else ''}.")
+        said.append(
+            f"{len(controls) - len(held)} of {len(controls)} negative controls decide nothing, and none fails."
+        )
     vain = sum(claim.note == AT_CHANCE for claim in claims)
     if vain:
         said.append(

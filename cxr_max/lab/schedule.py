@@ -19,8 +19,8 @@ from cxr_max.builders.run_folder import RunFolder
 from cxr_max.builders.sending import Interrupted
 from cxr_max.errors import CxrMaxError, RequestError
 from cxr_max.lab.plan import Stage, stages
-from cxr_max.lab.settings import Settings
-from cxr_max.shards import canonical_json, write_text
+from cxr_max.lab.settings import RECIPE, Settings
+from cxr_max.shards import canonical_json, sha256_of, write_text
 
 _LOOK_EVERY_S: Final = 0.2
 _PATIENCE_S: Final = 60.0
@@ -86,7 +86,7 @@ def settle(out: Path, lab: Settings) -> None:
     Raises:
         RequestError: they differ.
     """
-    path, wanted = out / "lab.json", lab.as_json()
+    path, wanted = out / "lab.json", {**lab.as_json(), "recipe_sha256": sha256_of(RECIPE)}
     if path.exists() and {**json.loads(path.read_text("utf-8")), "seeds": lab.seeds} != wanted:
         raise RequestError(f"{out} holds a lab with other settings: choose another --out, or the same settings.")
     write_text(path, canonical_json(wanted))

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
+RECIPE: Final = Path(__file__).with_name("recipe.toml")
+"""Of the tiny base; a lab that was begun with another one is another lab."""
 VERSION: Final = 1
 """Raise it whenever the same settings would give other numbers."""
 FINDINGS_ASKED: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "Pneumothorax")
@@ -58,5 +61,5 @@ def settings(preset: str, seeds: int | None = None, base: str = "tiny") -> Setti
 
 def read_settings(said: Mapping[str, Any]) -> Settings:
     """The inverse of ``as_json``."""
-    values: dict[str, Any] = {name: value for name, value in said.items() if name != "version"}
+    values: dict[str, Any] = {n: value for n, value in said.items() if n not in ("version", "recipe_sha256")}
     return Settings(**{**values, "ablations": tuple(values["ablations"])})

@@ -18,7 +18,7 @@ from cxr_max.builders.build import BuildRequest, build
 from cxr_max.builders.lessons import apo_lessons, sft_lessons
 from cxr_max.builders.pixels import open_pixels
 from cxr_max.builders.release import read_manifest
-from cxr_max.lab.settings import ARMS, PROMPT, SINGLE, Settings, read_settings
+from cxr_max.lab.settings import ARMS, PROMPT, RECIPE, SINGLE, Settings, read_settings
 from cxr_max.lab.world import source, teachers, write_roster
 from cxr_max.shards import write_text
 from cxr_max.student.data import Lesson
@@ -94,7 +94,7 @@ def _consensus(out: Path, lab: Settings, which: str, seed: int) -> None:
 
 def recipe_of(lab: Settings, seed: int) -> Recipe:
     """The lab's for the tiny base, the paper's for any other."""
-    recipe = read_recipe(str(Path(__file__).with_name("recipe.toml")) if lab.base == "tiny" else "paper")
+    recipe = read_recipe(str(RECIPE) if lab.base == "tiny" else "paper")
     seeded = {stage: getattr(recipe, stage).model_copy(update={"seed": seed}) for stage in ("sft", "apo")}
     return recipe.model_copy(update=seeded)
 

@@ -1,13 +1,21 @@
 """The rule of the claims, on numbers whose verdict is known."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
 
+from cxr_max.drift.states import ABSENT, PRESENT
+from cxr_max.eval.answers import Answers, nothing
 from cxr_max.eval.bootstrap import Draws
 from cxr_max.eval.metrics.measured import Measured
-from cxr_max.lab.claims import AT_CHANCE, MARGIN, judge, over_seeds, verdict_of
+from cxr_max.findings import FINDINGS
+from cxr_max.lab.claims import AT_CHANCE, MARGIN, inheritance, judge, over_seeds, verdict_of
+from cxr_max.lab.settings import FINDINGS_ASKED
 
 
 def drawn(value: float, spread: float = 0.01, seed: int = 0, patients: int = 100) -> Draws:
@@ -42,9 +50,55 @@ def test_a_clear_gain_is_reproduced_and_a_clear_loss_is_not() -> None:
 
 
 def test_a_control_fails_only_where_something_is_gained() -> None:
-    for gain, verdict in ((0.2, "fails"), (-0.2, "holds"), (0.0, "holds")):
-        table = {("noise-apo", "test"): drawn(0.5 + gain, seed=1), ("noise-sft", "test"): drawn(0.5)}
+    for gain, verdict in ((0.2, "fails"), (-0.2, "holds"), (0.01, "undecided")):
+        table = {("noise-apo", "test"): drawn(0.7 + gain, seed=1), ("noise-sft", "test"): drawn(0.7)}
         assert [claim.verdict for claim in judge(table, None)] == [verdict]
+
+
+def test_a_control_between_two_at_chance_has_controlled_nothing() -> None:
+    table = {("noise-apo", "test"): drawn(0.5, 0.001, seed=1), ("noise-sft", "test"): drawn(0.5, 0.001)}
+    assert [claim.verdict for claim in judge(table, None)] == ["undecided"]
+
+
+def test_a_control_that_gains_in_auroc_alone_fails() -> None:
+    table = {("apo-shuffled", "auroc"): drawn(0.6, seed=1), ("sft-all", "auroc"): drawn(0.45)}
+    assert [claim.verdict for claim in judge(table, None)] == ["fails"]
+
+
+def _inheriting(model: np.ndarray) -> tuple[float, float]:
+    """The crude difference and the lab's, where the vote errs on most of the sick and few of the well."""
+    chance = np.random.default_rng(0)
+    truth, places = chance.random((400, 5)) < 0.15, [FINDINGS.index(name) for name in FINDINGS_ASKED]
+    vote = np.where(truth, chance.random(truth.shape) < 0.4, chance.random(truth.shape) < 0.2)
+    claims = vote if model.shape == () else model
+
+    def coded(present: np.ndarray) -> Any:
+        states = np.full((400, 14), ABSENT, np.int8)
+        states[:, places] = np.where(present, PRESENT, ABSENT)
+        return SimpleNamespace(states=states, ok=np.ones(400, np.bool_))
+
+    reference = SimpleNamespace(states=coded(truth).states, subjects=np.array([f"p{n // 2}" for n in range(400)]))
+    peers = {name: answers_of(coded(vote)) for name in ("one", "two", "three")}
+    data = SimpleNamespace(reference=reference, peers=peers, under=lambda _: coded(claims))
+    data.of_split = lambda _: data
+    wrong, vote_wrong = claims != truth, vote != truth
+    crude = float(wrong[vote_wrong].mean() - wrong[~vote_wrong].mean())
+    found = inheritance(data, 0, 200)  # type: ignore[arg-type]
+    return crude, found.measured.value or 0.0
+
+
+def answers_of(said: Any) -> Answers:
+    return replace(nothing(len(said.ok)), status=np.zeros(len(said.ok), np.int8), states=said.states)
+
+
+def test_a_model_that_never_looks_does_not_inherit() -> None:
+    crude, found = _inheriting(np.zeros((400, 5), np.bool_))
+    assert crude > 0.1 and found == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_model_that_repeats_the_vote_inherits_everything() -> None:
+    _, found = _inheriting(np.array(True))
+    assert found == pytest.approx(1.0)
 
 
 def test_inheritance_is_held_against_nothing() -> None:

@@ -168,3 +168,12 @@ def test_the_base_learns_to_write_from_texts_of_other_pictures() -> None:
     assert {lesson.replies for lesson in made} == {("one",), ("two",)}
     assert made == _writing(lessons(40), ["one", "two"])
     assert all("ANSWER" in lesson.prompt for lesson in made)
+
+
+def test_another_recipe_needs_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_lab(tmp_path, MINIATURE, nobody, 3, Started())
+    other = tmp_path / "other.toml"
+    other.write_text("[sft]")
+    monkeypatch.setattr(schedule, "RECIPE", other)
+    with pytest.raises(RequestError, match="other settings"):
+        run_lab(tmp_path, MINIATURE, nobody, 3, Started())
