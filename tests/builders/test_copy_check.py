@@ -193,6 +193,7 @@ def test_the_listing_says_where_to_get_each_set_and_how_much_it_is() -> None:
         "phantom": "open",
         "mimic-cxr-jpg": "credentialed",
         "mimic-cxr": "credentialed",
+        "ms-cxr-t": "credentialed",
         "open-i": "open",
         "chestxray14": "open",
         "chexpert": "registration",
