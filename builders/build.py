@@ -405,10 +405,7 @@ def _pictures(images: Iterable[EncodedImage]) -> tuple[Picture, ...]:
 
 
 def _teach(simulator: "Simulator", work: Work, images: tuple[EncodedImage, ...]) -> None:
-    """Hand the simulator the truth about an image: it knows nothing else."""
+    """Hand the simulator the truth about an image set: it knows nothing else."""
     from cxr_max.teachers.simulator import Truth
 
-    study = work.study
-    truth = Truth(study.reference_findings, study.reference_sides, study.difficulty)
-    for image in images:
-        simulator.learn(image.sha256, truth)
+    simulator.learn([image.sha256 for image in images], Truth.of(work.study))

@@ -20,6 +20,11 @@ COMPARED: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "P
 _BY_LOWER_NAME: Final = {name.lower(): name for name in COMPARED}
 
 
+def asked_in(prompt: str) -> bool:
+    """Whether a prompt asks for changes, and not for findings."""
+    return "improving, stable or worsening" in prompt
+
+
 def column_of(finding: str) -> str:
     """What MS-CXR-T calls the progression of a finding: ``pleural_effusion_progression``."""
     return f"{finding.lower().replace(' ', '_')}_progression"
