@@ -15,7 +15,8 @@ _SHOWN: Final = (
     ("balanced_accuracy", None), ("f1", None), ("auroc", None), ("accuracy", None), ("refusal_rate", None),
     ("alpha", None), ("flip_rate", None), ("image_gain", None), ("blank_accuracy", None),
     ("mirror_consistency", None), ("mean_loss", "severity 3"), ("worst_group", None), ("bleu_4", None),
-    ("finding_f1", None),
+    ("finding_f1", None), ("progression_macro_accuracy", None), ("progression_accuracy", None),
+    ("top1_accuracy", None),
 )  # fmt: skip
 
 
