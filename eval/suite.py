@@ -164,9 +164,10 @@ def _corruptions(task: Robustness) -> list[str]:
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the suites that come with the package."""
+    """The names of the suites that come with the package; those of several data sets are in ``collection``."""
     folder = files("cxr_max.eval") / "suites"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir()))
+    single = (entry for entry in folder.iterdir() if "part" not in tomllib.loads(entry.read_text("utf-8")))
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in single))
 
 
 def read_suites(wanted: str) -> tuple[Suite, ...]:

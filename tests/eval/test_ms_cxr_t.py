@@ -118,3 +118,28 @@ def test_a_lost_previous_picture_is_a_named_gap(tmp_path: Path, capsys: Capture,
     source = ("--source", f"ms-cxr-t:{copy}", "--teachers", "sim-grok-4", "--out", tmp_path / "run")
     made = run(capsys, monkeypatch, "build", *source, *PROGRESSION, code=3)
     assert (made["trajectories"], made["gaps"]) == (4, 1)
+
+
+def test_a_model_that_was_trained_on_the_same_patients_is_found_out(
+    tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    copy = ms_cxr_t.write(tmp_path / "sets")
+    jpg = copy.parent.parent / "mimic-cxr-jpg" / "2.1.0"
+    teacher = ("--teachers", "sim-grok-4")
+    run(capsys, monkeypatch, "build", "--source", f"mimic-cxr-jpg:{jpg}", *teacher, "--out", tmp_path / "mimic")
+    run(capsys, monkeypatch, "build", "--source", f"ms-cxr-t:{copy}", *teacher, "--out", tmp_path / "alone")
+    chosen = (
+        "--release",
+        tmp_path / "alone",
+        "--suite",
+        "ms-cxr-t-presence",
+        "--teacher",
+        "sim-grok-4",
+        "--stored",
+    )
+    out = ("--trained-on", tmp_path / "mimic", "--out", tmp_path / "result")
+    said = run(capsys, monkeypatch, "eval", *chosen, *out)
+    (flag,) = said["flags"]["ms-cxr-t-presence 1"]
+    assert (flag["name"], flag["verdict"]) == ("unseen test set", "no")
+    notes = json.loads((tmp_path / "result" / "result" / "result.json").read_text())["dataset_notes"]
+    assert any("in common with MIMIC-CXR-JPG" in note for note in notes)
