@@ -103,8 +103,10 @@ def _several(
     from cxr_max.teachers import roster
 
     refuse_other_than_a_teacher(request, release)
-    if len(roster.choose(roster.load(request.who.roster), request.who.teacher or "")) != 1:
+    specs = roster.choose(roster.load(request.who.roster), request.who.teacher or "")
+    if len(specs) != 1:
         raise RequestError(f"--teacher {request.who.teacher} means several teachers: name one.")
+    roster.keys_of(specs)  # before a missing key makes a gap of every part
     sources = given(collection, data)
     done: dict[str, Evaluation] = {}
     gaps: dict[str, str] = {}
