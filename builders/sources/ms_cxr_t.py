@@ -246,6 +246,8 @@ def _read_pairs(path: Path) -> tuple[list[_Pair], list[dict[str, str]]]:
         RequestError: the table is damaged, contradicts itself, or has a label that is none of the three.
     """
     frame = read_table(path, (*_IDS, *_LABELS, *_QUALITIES), HOME)
+    if frame.empty:
+        raise RequestError(f"{path} lists no pair: get it anew from {HOME}.")
     for name in _LABELS:
         frame[name] = frame[name].str.lower().replace({"nan": ""})
         refuse(frame.loc[~frame[name].isin(["", *CHANGES]), name], path, f"in {name} the unknown value", HOME)

@@ -127,6 +127,21 @@ def test_a_table_that_is_wrong_is_refused(copy: Path, old: str, new: str, messag
         studies_of(copy)
 
 
+def test_a_table_without_a_pair_is_refused(copy: Path) -> None:
+    table = copy / ms_cxr_t.TABLE
+    table.write_bytes(table.read_bytes().partition(b"\n")[0] + b"\n")
+    with pytest.raises(RequestError, match="lists no pair"):
+        studies_of(copy)
+
+
+def test_a_copy_of_mimic_without_any_of_the_images_still_lists_the_pairs(copy: Path) -> None:
+    table = next((copy.parent.parent / "mimic-cxr-jpg" / "2.1.0").glob("*metadata*"))
+    columns, _ = read_table(table)
+    write_table(table, columns, [])
+    source = open_copy(f"ms-cxr-t:{copy}")
+    assert source.total == 5 and any("does not list 10 images" in warning for warning in source.warnings)
+
+
 def test_a_cell_of_nan_is_blank_and_a_study_may_have_a_fraction(copy: Path, written: Path) -> None:
     replace_in(copy / ms_cxr_t.TABLE, ",,", ",nan,")
     replace_in(copy / ms_cxr_t.TABLE, ",50414267,", ",50414267.0,")
