@@ -247,6 +247,8 @@ def prepare(request: BuildRequest, workspace: Path) -> Prepared:
             f"The prompt {prompt.name} is about replies that are there already: build with diagnose, then run"
             " cxr-max consensus --method student."
         )
+    if prompt.compares and request.views != "study":
+        raise RequestError(f"The prompt {prompt.name} compares the pictures of a study: add --views study.")
     attested = load_attestations(request.attestation, today=date.today()) if request.attestation else ()
     source = open_source(request.source, workspace=workspace, labels=request.labels)
     if source.prerendered and request.rendering != "mimic_jpg":
@@ -436,10 +438,7 @@ def _pictures(images: Iterable[EncodedImage]) -> tuple[Picture, ...]:
 
 
 def _teach(simulator: "Simulator", work: Work, images: tuple[EncodedImage, ...]) -> None:
-    """Hand the simulator the truth about an image: it knows nothing else."""
+    """Hand the simulator the truth about an image set: it knows nothing else."""
     from cxr_max.teachers.simulator import Truth
 
-    study = work.study
-    truth = Truth(study.reference_findings, study.reference_sides, study.difficulty)
-    for image in images:
-        simulator.learn(image.sha256, truth)
+    simulator.learn([image.sha256 for image in images], Truth.of(work.study))

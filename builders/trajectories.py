@@ -7,22 +7,21 @@ import hashlib
 import json
 from typing import Final
 
-from cxr_max import labeler
+from cxr_max import labeler, prompts
 from cxr_max.ledger import Answered
-from cxr_max.records import Question, Trajectory
-from cxr_max.replies import read_reply
+from cxr_max.records import Question, Reply, Status, Trajectory
+from cxr_max.replies import read_comparison, read_reply
 
 
 def trajectory_of(question: Question, answered: Answered) -> Trajectory:
     """The row that a reply becomes.
 
     ``findings`` are the labeler's reading of a reply that is whole and in the form that was asked for, ``None``
-    of any other. The labeler knows what the prompt gave away, and takes no echo of it for a finding.
+    of any other, and of one about changes. The labeler knows what the prompt gave away, and takes no echo of it
+    for a finding.
     """
     reply = answered.reply
-    status, labels = read_reply(
-        reply.text, reply.ended, structured_answer=question.structured_answer, given=question.given_findings
-    )
+    status, labels = _read(question, reply)
     shared = {name: getattr(question, name) for name in _FROM_QUESTION}
     return Trajectory(
         trajectory_id=_identity(question),
@@ -42,6 +41,14 @@ def trajectory_of(question: Question, answered: Answered) -> Trajectory:
         latency_s=answered.latency_s,
         created_at=answered.created_at,
         **shared,
+    )
+
+
+def _read(question: Question, reply: Reply) -> tuple[Status, labeler.Labels | None]:
+    if prompts.compares(question.prompt_name):
+        return read_comparison(reply.text, reply.ended), None
+    return read_reply(
+        reply.text, reply.ended, structured_answer=question.structured_answer, given=question.given_findings
     )
 
 

@@ -6,6 +6,7 @@ bullets, bold type, code fences and headings, all of which are ignored.
 
 import re
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cxr_max.findings import FINDINGS, SIDES, STATES, Side, State, blank, blank_sides
@@ -45,21 +46,24 @@ def read(text: str) -> Answer | None:
 
     A finding said twice keeps the last word. A side is kept only with a present or uncertain finding.
     """
-    heading = last_heading(text)
-    if heading is None:
-        return None
     answer = Answer(blank(), blank_sides())
-    lines = text[heading.end() :].splitlines()
-    said = [_read_line(line, answer) for line in lines]
+    said = [_read_line(name, value, answer) for name, value in answer_lines(text)]
     return answer if any(said) else None
 
 
-def _read_line(line: str, answer: Answer) -> bool:
-    match = _LINE.match(line)
-    name = _BY_LOWER_NAME.get(match["name"].strip().lower()) if match else None
-    if match is None or name is None:
+def answer_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Name and value of every line of the last answer block; none where there is no block."""
+    heading = last_heading(text)
+    for line in text[heading.end() :].splitlines() if heading else ():
+        if match := _LINE.match(line):
+            yield match["name"].strip(), match["value"]
+
+
+def _read_line(said: str, value: str, answer: Answer) -> bool:
+    name = _BY_LOWER_NAME.get(said.lower())
+    if name is None:
         return False
-    words = re.findall(r"[a-z]+", match["value"].lower())
+    words = re.findall(r"[a-z]+", value.lower())
     # The first word or nothing: "not present" must not be read as present.
     state = STATES.get(words[0])
     if state is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from cxr_max import progression
 from cxr_max.errors import RequestError
 from cxr_max.findings import positives
 from cxr_max.records import Given, Study, Trajectory
@@ -30,6 +31,11 @@ class Prompt:
     def sha256(self) -> str:
         """Of the template's text, so that a changed word is another prompt."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def compares(self) -> bool:
+        """Whether it asks how findings changed between two pictures, and not what is in one."""
+        return progression.asked_in(self.text)
 
     def gives_away(self, study: Study) -> tuple[str, ...]:
         """The diagnoses of ``study`` that the prompt tells the teacher."""
@@ -64,6 +70,11 @@ def names() -> tuple[str, ...]:
     """Every prompt there is."""
     texts = files("cxr_max") / "prompt_texts"
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in texts.iterdir()))
+
+
+def compares(name: str) -> bool:
+    """Whether a prompt of this name asks for changes; one that is not shipped is taken to ask for findings."""
+    return name in names() and load(name).compares
 
 
 @cache

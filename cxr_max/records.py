@@ -40,6 +40,8 @@ class Radiograph:
     columns: int | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     """Row and column spacing in mm at the detector (DICOM PS3.3 C.8.11.4, Imager Pixel Spacing)."""
+    prior: bool = False
+    """Of an earlier examination, for comparison: what the study says holds of the other images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Study:
     source: str
     split: Split | None
     radiographs: tuple[Radiograph, ...]
-    """In time, then view order (frontal first)."""
+    """In time, then view order (frontal first); an earlier examination's come first."""
     acquired_at: datetime | None = None
     reference_findings: Findings | None = None
     """All 14 findings, coded 1 / 0 / -1 / None; ``None`` where the source has no labels for the study."""

@@ -10,6 +10,7 @@ from cxr_max.drift.states import STATE_ORDER, Codes
 from cxr_max.eval.metrics.measured import Bools, Floats, Ints
 from cxr_max.eval.reference import SIDE_ORDER, Reference
 from cxr_max.findings import FINDINGS
+from cxr_max.progression import Changes
 from cxr_max.records import PREDICTION_STATUSES
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ class Data:
     """(n,) texts of the condition ``report``; empty where nobody asked for them."""
     member: bool = False
     """The model is a teacher of the release, and so has a vote."""
+    changes: Sequence[Changes | None] = ()
+    """(n,): how findings changed, as the original answers say; empty where the reference says nothing of it."""
 
     def under(self, condition: str) -> Answers:
         """The model's answers; all failed where the condition was not asked."""
@@ -165,6 +168,7 @@ class Data:
             {name: answers.take(rows) for name, answers in self.peers.items()},
             [self.reports[row] for row in rows.tolist()] if self.reports else (),
             self.member,
+            [self.changes[row] for row in rows.tolist()] if self.changes else (),
         )
 
     def only(self, conditions: Iterable[str]) -> "Data":

@@ -239,7 +239,7 @@ def _teach(simulator: "Simulator", study: Study, pictures: Iterable[Picture], co
     """Hand the simulator the truth about what it is shown: of a blank picture, nothing."""
     from cxr_max.teachers.simulator import Truth
 
-    truth = Truth(study.reference_findings, study.reference_sides, study.difficulty)
+    truth = Truth.of(study)
     if condition.kind == "blank":
         truth = Truth(None)
     elif condition.kind == MIRROR and truth.sides is not None:
@@ -247,5 +247,4 @@ def _teach(simulator: "Simulator", study: Study, pictures: Iterable[Picture], co
     elif condition.kind == "corruption":
         easy = 0.5 if truth.difficulty is None else truth.difficulty
         truth = replace(truth, difficulty=easy + (1 - easy) * condition.number * _HARDER)
-    for picture in pictures:
-        simulator.learn(picture.sha256, truth)
+    simulator.learn([picture.sha256 for picture in pictures], truth)

@@ -175,5 +175,28 @@ DEFINITIONS: Final[dict[str, Definition]] = {
     },
     "rouge_l": Definition("ROUGE-L", text.ROUGE_L_CONVENTION, "Lin 2004"),
     "cider": Definition("CIDEr-D", text.CIDER_CONVENTION, "Vedantam et al. 2015", bounds=(0.0, 10.0)),
+    "progression_macro_accuracy": Definition(
+        "macro accuracy of progression",
+        "the mean over improving, stable and worsening of the share of pairs with that label that are said to be"
+        " it; a finding that the answer leaves out is wrong; means are over the five findings of MS-CXR-T",
+        "Bannur et al. 2023",
+    ),
+    "progression_accuracy": Definition(
+        "accuracy of progression",
+        "the share of pairs whose label is said, of three; a finding that the answer leaves out is wrong; means"
+        " are over the five findings of MS-CXR-T",
+        _USUAL,
+    ),
+    "progression_accuracy_refusals_wrong": Definition(
+        "accuracy of progression, refusals wrong",
+        "the same over all pairs; a reply without an answer is wrong",
+        _USUAL,
+    ),
+    "top1_accuracy": Definition(
+        "top-1 accuracy of presence",
+        "(TP + TN) / n of presence on the later picture alone, over the rows the model answered; means are over"
+        " the five findings of MS-CXR-T",
+        "arXiv 2510.04142, which leaves classes and reference open",
+    ),
     "finding_f1": Definition("F1 of findings in reports", text.FINDING_F1_CONVENTION, _OWN),
 }

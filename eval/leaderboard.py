@@ -45,6 +45,11 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, str | None], ...]]] = {
     "report": (
         ("finding_f1", None), ("bleu_1", None), ("bleu_4", None), ("rouge_l", None), ("cider", None),
     ),
+    "progression": (
+        ("progression_macro_accuracy", None), ("progression_accuracy", None),
+        ("progression_accuracy_refusals_wrong", None), ("refusal_rate", None),
+    ),
+    "presence_top1": (("top1_accuracy", None), ("refusal_rate", None)),
 }  # fmt: skip
 
 

@@ -77,7 +77,9 @@ _FIRST: Final = _WORDS // 2
 _BLOCK: Final = 65_536
 _FLAT: Final = 8.0
 """Grey levels between the 5th and 95th percentile of a line that holds nothing."""
-_SAME_PATIENTS: Final[Mapping[str, str]] = {"mimic-cxr-jpg": "mimic-cxr"}
+_SAME_PATIENTS: Final[Mapping[str, str]] = {
+    "mimic-cxr-jpg": "mimic-cxr", "ms-cxr-t": "mimic-cxr", "chestx-det10": "chestxray14",
+}  # fmt: skip
 """Sources that number the patients of one collection."""
 
 _Words = NDArray[np.uint64]
@@ -270,9 +272,9 @@ def _distances(words: _Words, block: _Words, differing: _Words, counts: NDArray[
 def find_leaks(evaluated: Sequence[HashedImage], training: Sequence[HashedImage]) -> LeakReport:
     """Compare what is scored with what was trained on.
 
-    Patients are the same when their collection and identifier are: MIMIC-CXR and MIMIC-CXR-JPG are one
-    collection. Two folders of pictures that number their patients alike are taken for one as well, which errs
-    on the safe side.
+    Patients are the same when their collection and identifier are: MIMIC-CXR, MIMIC-CXR-JPG and MS-CXR-T are one
+    collection, ChestX-ray14 and ChestX-Det10 another; ChestX-Det has numbered its patients anew. Two folders of
+    pictures that number their patients alike are taken for one as well, which errs on the safe side.
 
     Args:
         evaluated: every picture of every evaluated study.

@@ -15,6 +15,7 @@ from cxr_max.drift.states import PRESENT, UNCERTAIN, Codes, encode
 from cxr_max.errors import RequestError
 from cxr_max.eval.metrics.measured import Bools, Ints
 from cxr_max.findings import FINDINGS, SIDES, Findings, Side, Sides
+from cxr_max.progression import COMPARED, Changes
 from cxr_max.shards import write_shard
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class ReferenceRow:
     report: str | None
     seen: bool
     """The training release has its patient, its picture, or one that looks the same."""
+    progression: Changes | None = None
+    """From the first image to the second; ``None`` where the source says nothing of it."""
 
     @property
     def key(self) -> Key:
@@ -146,6 +149,7 @@ _DESCRIBED: Final = {
     "view": "Of the first image",
     "report": "The radiologist's",
     "seen": "Whether the training release has its patient, its picture, or one that looks the same",
+    "progression": "From the first image to the second: improving, stable, worsening, or null where nothing says",
 }
 
 
@@ -157,6 +161,7 @@ def reference_schema() -> "pa.Schema":
         **dict.fromkeys(("image_ids", "source_sha256"), pa.list_(pa.string())),
         "findings": pa.struct([(name, pa.int8()) for name in FINDINGS]),
         "sides": pa.struct([(name, pa.string()) for name in FINDINGS]),
+        "progression": pa.struct([(name, pa.string()) for name in COMPARED]),
         "age": pa.float64(),
         "seen": pa.bool_(),
     }

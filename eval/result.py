@@ -18,6 +18,8 @@ from cxr_max.eval.answers import Answers, Data, by_condition
 from cxr_max.eval.conditions import ORIGINAL, REPORT
 from cxr_max.eval.reference import Reference, read_reference
 from cxr_max.eval.suite import Suite
+from cxr_max.progression import Changes
+from cxr_max.progression import read as read_changes
 from cxr_max.records import Score
 from cxr_max.shards import canonical_json, sha256_of, write_shard, write_text
 
@@ -135,7 +137,27 @@ def data_of(table: "pa.Table", reference: Reference, peers: Mapping[str, Answers
         keys = zip(written["study_id"].to_pylist(), written["image_ids"].to_pylist(), strict=True)
         texts = dict(zip(((study, tuple(ids)) for study, ids in keys), written["text"].to_pylist(), strict=True))
         reports = [texts.get(row.key) for row in reference.rows]
-    return Data(reference, answers, peers, reports, member)
+    return Data(reference, answers, peers, reports, member, _changes(table, reference))
+
+
+def _changes(table: "pa.Table", reference: Reference) -> list[Changes | None]:
+    """Read from the texts: a reply in the form that progression is asked for names no finding's state, so that it
+    counts as unparsed wherever it was read for findings alone."""
+    import pyarrow.compute as pc
+
+    if not any(row.progression for row in reference.rows):
+        return []
+    read = pc.and_(pc.equal(table["condition"], ORIGINAL), pc.is_in(table["status"], _wanted()))
+    rows = table.filter(read)
+    keys = zip(rows["study_id"].to_pylist(), rows["image_ids"].to_pylist(), strict=True)
+    texts = dict(zip(((study, tuple(ids)) for study, ids in keys), rows["text"].to_pylist(), strict=True))
+    return [read_changes(texts.get(row.key) or "") for row in reference.rows]
+
+
+def _wanted() -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(["ok", "unparsed"])
 
 
 def write_peers(path: Path, tables: Mapping[str, "pa.Table"]) -> None:

@@ -209,6 +209,7 @@ class Prepared:
 
     def _result(self, settings: Mapping[str, str]) -> Result:
         source = self.manifest["source"]
+        training = read_manifest(self.trained_on)
         return Result(
             model=self.who.name,
             member=self.who.teacher is not None,
@@ -217,9 +218,12 @@ class Prepared:
             dataset=source["title"],
             source=source["name"],
             data_use=source["data_use"],
-            dataset_notes=_dataset_notes(source["name"], source["data_use"], self.reference, self.suites[0].split),
+            dataset_notes=(
+                *_dataset_notes(source["name"], source["data_use"], self.reference, self.suites[0].split),
+                *_overlap(source, training["source"]),
+            ),
             release_digest=self.manifest["trajectories_digest"],
-            trained_on=read_manifest(self.trained_on)["trajectories_digest"] if self.leaks else None,
+            trained_on=training["trajectories_digest"] if self.leaks else None,
             leaks=_leaks(self.leaks),
             suites=self.suites,
             files={},
@@ -301,6 +305,13 @@ def _notes(who: Subject, settings: Mapping[str, str]) -> tuple[str, ...]:
     if who.spec is not None and who.provider != "student" and reported not in ("nothing", who.spec.model):
         return (f"The service says that {reported} answered, where {who.spec.model} was asked for.",)
     return ()
+
+
+def _overlap(source: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[str, ...]:
+    """A warning where the owners say that the two sets have pictures or patients in common."""
+    if training["name"] not in source.get("overlaps", ()):
+        return ()
+    return (f"It has pictures or patients in common with {training['title']}, which the training release is of.",)
 
 
 def _dataset_notes(source: str, data_use: str, reference: Reference, split: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from cxr_max.eval.scored import Scored
 from cxr_max.eval.suite import Suite, Task
 from cxr_max.eval.tasks.consistency import consistency
 from cxr_max.eval.tasks.generalization import generalization
+from cxr_max.eval.tasks.progression import presence_top1, progression
 from cxr_max.eval.tasks.report import report
 from cxr_max.eval.tasks.robustness import robustness
 
@@ -16,6 +17,8 @@ TASKS: Final[dict[Task, Callable[[Data, Suite], Iterator[Scored]]]] = {
     "robustness": robustness,
     "generalization": generalization,
     "report": report,
+    "progression": progression,
+    "presence_top1": presence_top1,
 }
 
 

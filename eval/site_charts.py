@@ -15,11 +15,13 @@ from cxr_max.eval.conditions import corruption, parse
 from cxr_max.eval.corruptions.severities import CORRUPTIONS
 from cxr_max.eval.definitions import DEFINITIONS
 from cxr_max.eval.drift_page import shade
-from cxr_max.eval.site_tables import ceiling, figure, headline, ranked
+from cxr_max.eval.site_tables import ceiling, figure, headline, printed, ranked
 from cxr_max.findings import FINDINGS
 from cxr_max.records import Score
 
-HEAT_FLOORS: Final[Mapping[str, float]] = {"auroc": 0.5, "f1": 0.0, "balanced_accuracy": 0.5}
+HEAT_FLOORS: Final[Mapping[str, float]] = {
+    "auroc": 0.5, "f1": 0.0, "balanced_accuracy": 0.5, "progression_macro_accuracy": 1 / 3, "top1_accuracy": 0.5,
+}  # fmt: skip
 """The metrics that have a heat map, and the value at which its hue begins: what guessing gives."""
 QUADRANTS: Final = tuple(name for name in DEFINITIONS if name.startswith("quadrant_"))
 LINES: Final = 8
@@ -66,6 +68,8 @@ class Intervals:
     """``None`` where no model has a value."""
     dots: tuple[Dot, ...]
     ceiling: Score | None
+    others: tuple[tuple[str, float], ...]
+    """Numbers that others have published, each with who it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,12 @@ def intervals(board: Board, column: Column) -> Intervals:
     dots = tuple(Dot(entry, headline(entry.scores, column)) for entry in ranked(board, column))
     top = ceiling(board, column)
     scores = [one for one in (*(dot.score for dot in dots), top) if one is not None]
+    others = printed(board, column)
     ends = [end for one in scores for end in (one.value, one.low, one.high) if end is not None]
+    ends += [value for _, value in others]
     shown = any(dot.score is not None and dot.score.value is not None for dot in dots)
     axis = axis_of(ends, DEFINITIONS[column.metric].bounds) if shown else None
-    return Intervals(column, axis, dots, top)
+    return Intervals(column, axis, dots, top, others)
 
 
 def axis_of(values: Sequence[float], bounds: tuple[float, float]) -> Axis:

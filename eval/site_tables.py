@@ -12,6 +12,8 @@ from typing import Final
 from cxr_max.eval.board import Board, Column, Comparison, Entry
 from cxr_max.eval.definitions import DEFINITIONS
 from cxr_max.eval.drift_page import FEW, number
+from cxr_max.eval.published import Published, about
+from cxr_max.progression import COMPARED
 from cxr_max.records import Score
 
 SIMULATED: Final = "Simulated"
@@ -23,6 +25,11 @@ LETTERS: Final = (
     " patients, p adjusted by Holm over all pairs, at least 0.05), and two that have letters but share none"
     " differ."
 )
+OTHERS: Final = (
+    "Lines published by others are as printed there: without intervals, not measured here, not on these very rows."
+)
+PUBLISHED_FINDINGS: Final = COMPARED
+"""The findings that others' tables have columns of."""
 ARROWS: Final = {"higher": "↑", "lower": "↓", "neither": ""}
 _COMPARED: Final = tuple(field.name for field in fields(Comparison))
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -83,7 +90,33 @@ def _of_all(scores: Sequence[Score], task: str | None, metric: str, condition: s
 def yardsticks(board: Board) -> Mapping[str, tuple[Score | None, ...]]:
     """What the models' numbers are held against: the ceiling and the floors, a number for each column."""
     top = tuple(ceiling(board, column) for column in board.columns)
-    return {**({"ceiling: a second reading of the reports": top} if any(top) else {}), **floors(board)}
+    return {
+        **({"ceiling: a second reading of the reports": top} if any(top) else {}),
+        **floors(board),
+        **{row.words: tuple(_printed(row, column) for column in board.columns) for row in others(board)},
+    }
+
+
+def others(board: Board) -> tuple[Published, ...]:
+    """What others have published about the board's data set, in the protocols of its columns and no other."""
+    return about(board.dataset, frozenset(column.task for column in board.columns))
+
+
+def printed(board: Board, column: Column) -> tuple[tuple[str, float], ...]:
+    """Others' means in a column, each with who it is about."""
+    shown = ((row.words, _printed(row, column)) for row in others(board))
+    return tuple((words, one.value) for words, one in shown if one is not None and one.value is not None)
+
+
+def _printed(row: Published, column: Column) -> Score | None:
+    if (row.task, row.metric, None) != (column.task, column.metric, column.condition) or None not in row.values:
+        return None
+    return Score(
+        model=row.model, dataset=row.dataset, task=row.task, metric=row.metric, finding=None, condition=None,
+        group=None, value=row.values[None], low=None, high=None, reason=None, trusted=False,
+        distrust="others print it without an interval", patients=0, n_scored=0, n_refused=0, n_failed=0,
+        suite_sha256="",
+    )  # fmt: skip
 
 
 def ranked(board: Board, column: Column | None) -> tuple[Entry, ...]:
@@ -219,6 +252,8 @@ def _blocks(board: Board) -> Iterator[str]:
     numbered = notes(board)
     yield "\n".join(_rows(board, numbered))
     yield f"Values with 95% intervals, from resamples of whole patients. {LETTERS}"
+    if rows := others(board):
+        yield f"{OTHERS} {' '.join(dict.fromkeys(row.note for row in rows))}"
     if numbered:
         yield "\n".join(f"{index}. {_escaped(text)}" for text, index in numbered.items())
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -95,6 +95,14 @@ class Report(_Strict):
     image_sets: int = Field(default=200, gt=0)
 
 
+class Progression(_Strict):
+    """Does it see how findings changed between two pictures? MS-CXR-T as its owners score it."""
+
+
+class PresenceTop1(_Strict):
+    """Does it see whether they are there? MS-CXR-T as arXiv 2510.04142 seems to score it."""
+
+
 class Suite(_Strict):
     """Tasks with one name, version and hash."""
 
@@ -108,16 +116,23 @@ class Suite(_Strict):
     robustness: Robustness | None = None
     generalization: Generalization | None = None
     report: Report | None = None
+    progression: Progression | None = None
+    presence_top1: PresenceTop1 | None = None
 
     @property
     def sha256(self) -> str:
         """Of everything that may change a number."""
         said: dict[str, Any] = {
-            "suite": self.model_dump(),
+            "suite": {name: value for name, value in self.model_dump().items() if name not in self._unasked},
             "definitions": DEFINITIONS_VERSION,
             "corruptions": CORRUPTIONS_VERSION if self.robustness else None,
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _unasked(self) -> set[str]:
+        """Tasks that suites of this form did not always know, and that this one has not: no part of its hash."""
+        return {name for name in ("progression", "presence_top1") if getattr(self, name) is None}
 
     @property
     def title(self) -> str:
@@ -149,9 +164,10 @@ def _corruptions(task: Robustness) -> list[str]:
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the suites that come with the package."""
+    """The names of the suites that come with the package; those of several data sets are in ``collection``."""
     folder = files("cxr_max.eval") / "suites"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir()))
+    single = (entry for entry in folder.iterdir() if "part" not in tomllib.loads(entry.read_text("utf-8")))
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in single))
 
 
 def read_suites(wanted: str) -> tuple[Suite, ...]:
@@ -198,9 +214,9 @@ def parse_suite(text: str, name: str) -> Suite:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its top"
         raise RequestError(f"The suite {name} is wrong at {where}: {first['msg']}.") from error
-    if not any((suite.consistency, suite.robustness, suite.generalization, suite.report)):
+    if all(getattr(suite, name) is None for name in get_args(Task)):
         raise RequestError(f"The suite {name} has no task: add [consistency], [generalization] and so on.")
     return suite
 
 
-Task = Literal["consistency", "robustness", "generalization", "report"]
+Task = Literal["consistency", "robustness", "generalization", "report", "progression", "presence_top1"]

@@ -7,6 +7,7 @@ from cxr_max.builders.pixels import Pixels
 from cxr_max.errors import ImageError, RequestError
 from cxr_max.eval import stored
 from cxr_max.eval.reference import Reference, ReferenceRow, ordered
+from cxr_max.progression import Changes, changes_of
 from cxr_max.records import Asked, Study
 
 VALIDATION = "validation"
@@ -55,7 +56,17 @@ def _row(asked: Asked, pixels: Pixels) -> ReferenceRow:
         view=views.get(asked.image_ids[0], "unknown"),
         report=study.report if study else None,
         seen=False,
+        progression=_progression(asked, study) if study else None,
     )
+
+
+def _progression(asked: Asked, study: Study) -> Changes | None:
+    """Only of images that were shown together and in order: an earlier one, then the study's own."""
+    order = [(image.image_id, image.prior) for image in study.radiographs]
+    if [prior for _, prior in order] != [True, False] or asked.image_ids != tuple(name for name, _ in order):
+        return None
+    changes = changes_of(study.other_labels)
+    return changes if any(changes.values()) else None
 
 
 def _study(asked: Asked, pixels: Pixels) -> Study | None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxr_max import prompts
 from cxr_max.errors import RequestError
 from cxr_max.eval.answers import Data
 from cxr_max.eval.bootstrap import Draws
@@ -93,16 +94,26 @@ def verify(folder: Path) -> Verified:
     stray = {one.suite_sha256 for one in said} - scores.keys()
     if stray:
         raise RequestError(f"{folder} has scores of a suite that it does not name ({min(stray)[:12]}): refused.")
-    return Verified(folder, result, data, scores, drawn, unlike_text(table), reference_digest(reference))
+    return Verified(
+        folder, result, data, scores, drawn, _unlike_text(table, result.suites), reference_digest(reference)
+    )
 
 
 def reference_digest(reference: Reference) -> str:
     """The same for every result of the same image sets and labels."""
     rows = [
-        (row.key, row.subject_id, row.split, dict(row.findings or {}), dict(row.sides or {}))
+        (
+            *(row.key, row.subject_id, row.split, dict(row.findings or {}), dict(row.sides or {})),
+            *([dict(row.progression)] if row.progression else []),
+        )
         for row in reference.rows
     ]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _unlike_text(table: "pa.Table", suites: Sequence[Suite]) -> int:
+    """Replies in free text are read otherwise than answers, and claim nothing that is scored."""
+    return unlike_text(table) if all(prompts.load(suite.prompt).structured_answer for suite in suites) else 0
 
 
 def unlike_text(table: "pa.Table") -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from cxr_max import progression
 from cxr_max.errors import CxrMaxError, RequestError
 from cxr_max.records import Reply
 from cxr_max.teachers.base import TeacherError, TeacherSpec
@@ -147,7 +148,8 @@ class StudentTeacher:
         from cxr_max.student.finding_scores import finding_scores
         from cxr_max.student.generation import free_memory
 
-        if _HEADING not in request.prompt or self._closed.is_set():
+        asks_for_findings = _HEADING in request.prompt and not progression.asked_in(request.prompt)
+        if not asks_for_findings or self._closed.is_set():
             return ""
         try:
             [scores] = finding_scores(student, [request], [text])

@@ -39,6 +39,9 @@ _SETS: Final = {
     "mimic-cxr": _Set(
         "mimic_cxr", "MimicCxr", "the folder mimic-cxr/2.1.0 from PhysioNet", labels=True, reports=True
     ),
+    "ms-cxr-t": _Set(
+        "ms_cxr_t", "MsCxrT", "the folder ms-cxr-t/1.0.0 from PhysioNet, beside mimic-cxr-jpg", labels=True
+    ),
     "open-i": _Set("open_i", "OpenI", "the folder with Open-I's reports and images", reports=True),
     "chestxray14": _Set("chestxray14", "ChestXray14", "the folder with ChestX-ray14's tables and images"),
     "chexpert": _Set("chexpert", "CheXpert", "the folder CheXpert-v1.0 or CheXpert-v1.0-small"),
@@ -58,7 +61,8 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
         spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED][,OPTION...]``: ``112px`` (rows and columns),
             ``shifted`` (another hospital), or a split that all studies are in.
         workspace: where the phantom source writes its pictures; other sources write nothing.
-        labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``.
+        labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``;
+            for MS-CXR-T the folder of MIMIC-CXR-JPG.
         reports: read the studies' reports too, where the set has any.
 
     Raises:

@@ -101,12 +101,12 @@ def _single_frontal(procedure: str | None) -> View:
 
 
 def frontal(radiographs: Iterable[Radiograph]) -> tuple[Radiograph, ...]:
-    """The images of a study that a teacher is asked about, in the order given: every AP and PA one.
+    """The images of a study that a teacher is asked about, in the order given: every AP and PA one but priors.
 
     An image of ``unknown`` view counts only where the study has no image known to be frontal; one whose
     view is ``other``, LATERAL or LL never does.
     """
-    images = tuple(radiographs)
+    images = tuple(image for image in radiographs if not image.prior)
     known = tuple(image for image in images if image.view in FRONTAL)
     return known or tuple(image for image in images if image.view == "unknown")
 

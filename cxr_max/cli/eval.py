@@ -8,20 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 if TYPE_CHECKING:
-    from cxr_max.eval.run import Evaluation
+    from cxr_max.eval.collection import Collection, Part
+    from cxr_max.eval.run import EvalRequest, Evaluation
     from cxr_max.records import Score
 
 _SHOWN: Final = (
     ("balanced_accuracy", None), ("f1", None), ("auroc", None), ("accuracy", None), ("refusal_rate", None),
     ("alpha", None), ("flip_rate", None), ("image_gain", None), ("blank_accuracy", None),
     ("mirror_consistency", None), ("mean_loss", "severity 3"), ("worst_group", None), ("bleu_4", None),
-    ("finding_f1", None),
+    ("finding_f1", None), ("progression_macro_accuracy", None), ("progression_accuracy", None),
+    ("top1_accuracy", None),
 )  # fmt: skip
 
 
 def command(
-    release: Annotated[Path, typer.Option(help="The release's folder, or its run's: what is asked about.")],
     out: Annotated[Path, typer.Option(help="Where replies, predictions and scores go.")],
+    release: Annotated[
+        Path | None, typer.Option(help="The release's folder, or its run's: what is asked about.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:PATH", help="For a suite of several data sets: where one of them is."),
+    ] = None,
     suite: Annotated[
         str, typer.Option(metavar="NAMES", help="Suites with commas between, or TOML files.")
     ] = "consistency,robustness,generalization",
@@ -43,18 +51,37 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Score a model on a release's test split. Run the same command again after an interruption: it goes on."""
-    from cxr_max.cli.progress import ConsoleWatch, counting
     from cxr_max.errors import RequestError
 
     try:
-        from cxr_max.eval.run import EvalRequest, prepare
+        from cxr_max.eval.collection import collections
+        from cxr_max.eval.run import EvalRequest
         from cxr_max.eval.subject import Given
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"scipy", "sacrebleu"}:
             raise
         raise RequestError(f'Scoring needs {error.name}: pip install "cxr-max[eval]".') from error
     who = Given(model, teacher, stored, predictions, name, roster)
-    request = EvalRequest(release, out, who, suite, images, trained_on, attestation)
+    request = EvalRequest(release or Path(), out, who, suite, images, trained_on, attestation)
+    if suite in collections():
+        _several(collections()[suite], request, release, data or [], as_json)
+        return
+    if release is None or data:
+        raise RequestError(
+            f"Give --release, what is asked about; --data is for {', '.join(collections())}, a suite of several"
+            " data sets."
+        )
+    evaluation, asked = _evaluated(request)
+    typer.echo(_json(evaluation) if as_json else _text(evaluation, asked))
+    if asked and (evaluation.failed or evaluation.gaps):
+        raise typer.Exit(3)
+
+
+def _evaluated(request: "EvalRequest") -> "tuple[Evaluation, bool]":
+    """What it came to, and whether anybody was asked."""
+    from cxr_max.cli.progress import ConsoleWatch, counting
+    from cxr_max.eval.run import prepare
+
     prepared = prepare(request)
     with prepared.opened():
         with counting() as bar:
@@ -64,10 +91,72 @@ def command(
                 prepared.ask(watch)
             watch.summarise("the same command asks for what is missing")
         with counting() as bar:
-            evaluation = prepared.finish(bar)
-    typer.echo(_json(evaluation) if as_json else _text(evaluation, prepared.asks))
-    if prepared.asks and (evaluation.failed or evaluation.gaps):
+            return prepared.finish(bar), prepared.asks
+
+
+def _several(
+    collection: "Collection", request: "EvalRequest", release: Path | None, data: list[str], as_json: bool
+) -> None:
+    """Every part whose data is given; what is not is a named gap."""
+    from cxr_max.errors import RequestError
+    from cxr_max.eval.collection import ABSENT, given, refuse_other_than_a_teacher
+    from cxr_max.teachers import roster
+
+    refuse_other_than_a_teacher(request, release)
+    specs = roster.choose(roster.load(request.who.roster), request.who.teacher or "")
+    if len(specs) != 1:
+        raise RequestError(f"--teacher {request.who.teacher} means several teachers: name one.")
+    roster.keys_of(specs)  # before a missing key makes a gap of every part
+    sources = given(collection, data)
+    done: dict[str, Evaluation] = {}
+    gaps: dict[str, str] = {}
+    for part in collection.part:
+        if part.data not in sources:
+            gaps[part.name] = ABSENT.format(part.data)
+            continue
+        try:
+            done[part.name], missing = _part(part, sources[part.data], request)
+        except RequestError as error:
+            gaps[part.name] = str(error)
+            continue
+        if missing:
+            gaps[part.name] = missing
+    typer.echo(_several_json(collection, done, gaps) if as_json else _several_text(collection, done, gaps))
+    if gaps:
         raise typer.Exit(3)
+
+
+def _part(part: "Part", source: str, request: "EvalRequest") -> "tuple[Evaluation, str | None]":
+    """What it came to, and what of it could not be had."""
+    from cxr_max.builders.build import build
+    from cxr_max.cli.progress import ConsoleWatch
+    from cxr_max.eval.collection import steps
+
+    wanted = steps(part, source, request)
+    with ConsoleWatch(f"Writing the release of {part.name}") as watch:
+        built = build(wanted.build, watch)
+    watch.summarise()
+    evaluation, _ = _evaluated(wanted.evaluate)
+    missing = {
+        "image sets whose pictures cannot be had": built.gaps,
+        "questions without a reply": built.failed + evaluation.failed,
+    }
+    said = ", ".join(f"{number} {what}" for what, number in missing.items() if number)
+    return evaluation, f"{said}: the same command asks for what is missing" if said else None
+
+
+def _several_json(collection: "Collection", done: "dict[str, Evaluation]", gaps: dict[str, str]) -> str:
+    return json.dumps({
+        "suite": collection.title,
+        "parts": {name: json.loads(_json(evaluation)) for name, evaluation in done.items()},
+        "gaps": gaps,
+    })  # fmt: skip
+
+
+def _several_text(collection: "Collection", done: "dict[str, Evaluation]", gaps: dict[str, str]) -> str:
+    parts = [f"== {name}\n{_text(evaluation, True)}" for name, evaluation in done.items()]
+    named = [f"gap: {name}: {reason}" for name, reason in gaps.items()]
+    return "\n".join([collection.title, *parts, *named])
 
 
 def _json(evaluation: "Evaluation") -> str:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from cxr_max import prompts
+from cxr_max import progression, prompts
 from cxr_max.findings import FINDINGS
 
 SPECIAL_TOKENS: Final = (
@@ -75,6 +75,8 @@ def tiny_tokenizer(texts: Iterable[str] = (), vocabulary: int = 2048) -> PreTrai
         show_progress=False,
     )
     shipped = [prompts.load(name).text for name in prompts.names()]
+    # A few hundred merges are for what tiny models are trained on: findings, one picture at a time.
+    shipped = [text for text in shipped if not progression.asked_in(text)]
     backend.train_from_iterator([*shipped, *FINDINGS, *texts], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -89,6 +89,18 @@ def balanced_accuracy(reference: Bools, claim: Bools) -> Additive:
     return Additive(columns, _balanced, "references of one kind only", (reference, ~reference))
 
 
+def macro_recall(reference: Ints, said: Ints, classes: int) -> Additive:
+    """The mean over classes of the share of its references that is said to be it: 1 / classes for guessing.
+
+    Args:
+        reference, said: (n,), 0 to ``classes`` - 1; what is said may be another number, which is always wrong.
+    """
+    of_class = [reference == one for one in range(classes)]
+    right = reference == said
+    columns = np.stack([part for one in of_class for part in (one & right, one)], axis=1).astype(np.float64)
+    return Additive(columns, _mean_of_ratios, "no reference of one of the classes", tuple(of_class))
+
+
 def precision(reference: Bools, claim: Bools) -> Additive:
     """TP / (TP + FP): positive predictive value."""
     return _share(reference, claim, "the model claims nothing")
@@ -136,6 +148,10 @@ def _checked(reference: Bools, claim: Bools) -> Bools:
 
 def _ratio_of_sums(sums: Floats) -> Floats:
     return ratio(sums[:, 0], sums[:, 1])
+
+
+def _mean_of_ratios(sums: Floats) -> Floats:
+    return np.asarray(ratio(sums[:, ::2], sums[:, 1::2]).mean(axis=1))
 
 
 def _balanced(sums: Floats) -> Floats:

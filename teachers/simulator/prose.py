@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from cxr_max.findings import FINDINGS, STATES, Side, State
+from cxr_max.progression import COMPARED, Changes
 from cxr_max.teachers.simulator.personas import Layout, Persona
 from cxr_max.teachers.simulator.world import Claims, Question
 
@@ -106,6 +107,17 @@ def reply(persona: Persona, claims: Claims, question: Question, *key: str) -> Sa
     if question.kind == "diagnose":
         text = f"{text}\n\n{answer_block(claims, mentioned, dice)}"
     return Said(text, _thoughts(claims, mentioned, dice) if persona.thinks else None, mentioned)
+
+
+def comparison(persona: Persona, changes: Changes | None, *key: str) -> Said:
+    """Say how findings changed between two images, or refuse."""
+    dice = Dice("prose", persona.name, *key)
+    if changes is None:
+        return Said(refusal(Question("compare", tuple(COMPARED)), dice))
+    words = PHRASES["changes"]
+    told = [dice.pick(words[change]).format(finding=name.lower()) for name, change in changes.items() if change]
+    lines = [f"{name}: {change}" for name, change in changes.items()]
+    return Said("\n\n".join((dice.pick(words["opening"]), " ".join(told), "\n".join(["ANSWER", *lines]))))
 
 
 def refusal(question: Question, dice: Dice) -> str:

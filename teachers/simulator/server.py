@@ -5,7 +5,7 @@ Routes: ``POST /openai/v1/chat/completions``, ``GET /openai/v1/models``, ``POST 
 The official SDKs reach them with only their base URL changed, to ``{address}/openai/v1``,
 ``{address}/anthropic`` and ``{address}/gemini``. ``batches`` adds the batch interfaces.
 
-A reply depends on (seed, persona, first image, prompt, noise key) alone and repeats byte for byte. The noise
+A reply depends on (seed, persona, images in order, prompt, noise key) alone and repeats byte for byte. The noise
 key is the ``Idempotency-Key`` header, or the body's sha256 where there is none. No clock is read, except for the
 faults that a test asks for.
 
@@ -130,11 +130,18 @@ class Simulator:
             raise RuntimeError("the simulator is not running; use it as a context manager")
         return self._address
 
-    def learn(self, image_sha256: str, truth: Truth) -> None:
-        """Tell the truth of an image, named by the sha256 (hexadecimal) of the bytes that will be sent."""
-        if len(image_sha256) != 64:
-            raise ValueError(f"{image_sha256!r} is not the hexadecimal sha256 of an image")
-        self._truths[image_sha256.lower()] = truth
+    def learn(self, images: str | Sequence[str], truth: Truth) -> None:
+        """Tell the truth of an image, named by the sha256 (hexadecimal) of the bytes that will be sent.
+
+        Args:
+            images: of one image, or of several that are sent together, in their order: in another order they
+                are not known.
+        """
+        together = [images] if isinstance(images, str) else list(images)
+        for image_sha256 in together:
+            if len(image_sha256) != 64:
+                raise ValueError(f"{image_sha256!r} is not the hexadecimal sha256 of an image")
+        self._truths[_named([one.lower() for one in together])] = truth
 
     def __enter__(self) -> Self:
         started: Future[tuple[str, Callable[[], None]]] = Future()
@@ -220,10 +227,13 @@ class Simulator:
         return self._asked(wire, ask, request.headers.get("Idempotency-Key") or sha256(raw).hexdigest())
 
     def _asked(self, wire: Wire, ask: Ask, key: str) -> _Asked:
-        image_sha256 = sha256(ask.image).hexdigest()
+        image_sha256 = _named([sha256(image).hexdigest() for image in ask.images])
         truth = self._truths.get(image_sha256)
         if truth is None:
-            raise Fault(400, f"The simulator was not told the truth of the image with sha256 {image_sha256}.")
+            several = f" (of {len(ask.images)} images in their order)" if len(ask.images) > 1 else ""
+            raise Fault(
+                400, f"The simulator was not told the truth of the image with sha256 {image_sha256}{several}."
+            )
         return _Asked(wire, _persona(wire, ask), ask, image_sha256, truth, key)
 
     def _answer(self, wire: Wire, ask: Ask, key: str) -> Answer:
@@ -287,6 +297,11 @@ async def _reply(
     return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers)
 
 
+def _named(images: Sequence[str]) -> str:
+    """One sha256 for images that are sent together: an image's own if it is alone."""
+    return images[0] if len(images) == 1 else sha256("\x1f".join(images).encode()).hexdigest()
+
+
 def _persona(wire: Wire, ask: Ask) -> Persona:
     found = personas.persona(ask.model)
     if found is None or found.wire != wire:
@@ -305,6 +320,9 @@ def _read(wire_format: WireFormat, raw: bytes, request: web.Request) -> Ask:
 def compose(persona: Persona, ask: Ask, image_sha256: str, truth: Truth, key: str, seed: int) -> Answer:
     """Claim, say and cut one reply: a pure function of its arguments."""
     asked = world.question(ask.prompt)
+    if asked.kind == "compare":
+        said = _compared(persona, image_sha256, truth, key, seed)
+        return _answered(persona, ask, image_sha256, key, seed, said, blocked=False)
     decide = world.rationale if asked.kind == "rationale" else world.claims
     claims = decide(persona, image_sha256, truth, key, seed, asked.findings)
     said = prose.reply(persona, claims, asked, str(seed), image_sha256, key)
@@ -312,6 +330,17 @@ def compose(persona: Persona, ask: Ask, image_sha256: str, truth: Truth, key: st
     blocked = claims.refused and draw < BLOCKED_SHARE
     if blocked and persona.wire != "openai":
         said = prose.Said("")  # only OpenAI's sign for a refusal has words
+    return _answered(persona, ask, image_sha256, key, seed, said, blocked=blocked)
+
+
+def _compared(persona: Persona, image_sha256: str, truth: Truth, key: str, seed: int) -> prose.Said:
+    changes = world.changes(persona, image_sha256, truth, key, seed)
+    return prose.comparison(persona, changes, str(seed), image_sha256, key)
+
+
+def _answered(
+    persona: Persona, ask: Ask, image_sha256: str, key: str, seed: int, said: prose.Said, *, blocked: bool
+) -> Answer:
     reasoning, text, cut = _cut(said, ask.max_tokens)
     return Answer(
         model=ask.model,
@@ -320,7 +349,7 @@ def compose(persona: Persona, ask: Ask, image_sha256: str, truth: Truth, key: st
         ending="blocked" if blocked else "length" if cut else "stop",
         digest=sha256("\x1f".join((str(seed), persona.name, image_sha256, key)).encode()).hexdigest(),
         text_tokens=tokens(ask.prompt),
-        image_tokens=_image_tokens(ask.image),
+        image_tokens=sum(map(_image_tokens, ask.images)),
         output_tokens=tokens(text) + tokens(reasoning or ""),
     )
 

@@ -29,7 +29,8 @@ class Ask:
 
     model: str
     prompt: str
-    image: bytes
+    images: tuple[bytes, ...]
+    """One or more, in the order of the request."""
     max_tokens: int | None
 
 
@@ -83,7 +84,7 @@ class OpenAI:
         parts = [part for message in body["messages"] for part in _blocks(message["content"])]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         limit = _limit(body.get("max_completion_tokens", body.get("max_tokens")))
-        return Ask(str(body["model"]), _joined(parts), _first_image(url.partition(",")[2] for url in urls), limit)
+        return Ask(str(body["model"]), _joined(parts), _images(url.partition(",")[2] for url in urls), limit)
 
     def write(self, answer: Answer) -> dict[str, Any]:
         blocked = answer.ending in {"blocked", "refused"}
@@ -140,7 +141,7 @@ class Anthropic:
         contents = [body.get("system"), *(message["content"] for message in body["messages"])]
         parts = [part for content in contents for part in _blocks(content)]
         images = (part["source"]["data"] for part in parts if part["type"] == "image")
-        return Ask(str(body["model"]), _joined(parts), _first_image(images), _limit(body["max_tokens"]))
+        return Ask(str(body["model"]), _joined(parts), _images(images), _limit(body["max_tokens"]))
 
     def write(self, answer: Answer) -> dict[str, Any]:
         reasons = {"stop": "end_turn", "length": "max_tokens", "blocked": "refusal", "refused": "refusal"}
@@ -180,7 +181,7 @@ class Gemini:
         parts = [part for content in contents for part in content.get("parts", ())]
         images = (part["inlineData"]["data"] for part in parts if "inlineData" in part)
         limit = _limit((body.get("generationConfig") or {}).get("maxOutputTokens"))
-        return Ask(request.match_info["model"], _joined(parts), _first_image(images), limit)
+        return Ask(request.match_info["model"], _joined(parts), _images(images), limit)
 
     def write(self, answer: Answer) -> dict[str, Any]:
         # A refusal of the model's own is prose here, and has no sign.
@@ -227,11 +228,12 @@ def _joined(parts: list[Any]) -> str:
     return "\n".join(part["text"] for part in parts if "text" in part)
 
 
-def _first_image(encoded: Iterable[str]) -> bytes:
-    for data in encoded:
-        # google-genai encodes with the URL-safe alphabet.
-        return b64decode(data.translate(_URL_SAFE) if "-" in data or "_" in data else data)
-    raise Fault(400, "The request holds no inline image; send one as base64.")
+def _images(encoded: Iterable[str]) -> tuple[bytes, ...]:
+    # google-genai encodes with the URL-safe alphabet.
+    found = tuple(b64decode(data.translate(_URL_SAFE) if "-" in data or "_" in data else data) for data in encoded)
+    if not found:
+        raise Fault(400, "The request holds no inline image; send one as base64.")
+    return found
 
 
 def _limit(value: object) -> int | None:

@@ -21,7 +21,10 @@ from math import sqrt
 from statistics import NormalDist
 from typing import Final, Literal
 
+from cxr_max import progression
 from cxr_max.findings import FINDINGS, LATERAL, Findings, Side, Sides, State, blank, blank_sides
+from cxr_max.progression import CHANGES, COMPARED, Change, Changes, changes_of
+from cxr_max.records import Study
 from cxr_max.teachers.simulator.personas import SAMPLED, Persona
 
 CUES: Final[Mapping[str, str]] = {
@@ -54,6 +57,15 @@ class Truth:
     sides: Sides | None = None
     difficulty: float | None = None
     """0 (plain) to 1 (barely visible), uniform over a population; ``None``: drawn from the image's sha256."""
+    changes: Changes | None = None
+    """Of two images: how findings changed from first to second; ``None`` where nothing says, as if stable."""
+
+    @staticmethod
+    def of(study: Study) -> "Truth":
+        """All that a data set knows about a study."""
+        return Truth(
+            study.reference_findings, study.reference_sides, study.difficulty, changes_of(study.other_labels)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +81,9 @@ class Claims:
 class Question:
     """What a prompt asks for."""
 
-    kind: Literal["diagnose", "rationale", "describe"]
+    kind: Literal["diagnose", "rationale", "describe", "compare"]
     findings: tuple[str, ...]
-    """Asked about (diagnose, describe), or told (rationale)."""
+    """Asked about (diagnose, describe, compare), or told (rationale)."""
     brief: bool = False
     """One sentence for each finding, and nothing around them."""
 
@@ -95,11 +107,14 @@ def mix(share: float, one: float, other: float) -> float:
 def question(prompt: str) -> Question:
     """Tell from a prompt's text what it asks for.
 
-    ``ANSWER`` in capitals asks for a diagnosis; a line ``Diagnoses: A, B`` for the basis of those; anything
-    else for a description. A line ``Findings: A, B`` limits what is asked about; without one it is all 14.
+    ``ANSWER`` in capitals asks for a diagnosis, or for a comparison where changes are asked for; a line
+    ``Diagnoses: A, B`` for the basis of those; anything else for a description. A line ``Findings: A, B`` limits
+    what is asked about; without one it is all 14.
     """
     asked = _listed(prompt, "Findings") or FINDINGS
     if re.search(r"\bANSWER\b", prompt):
+        if progression.asked_in(prompt):
+            return Question("compare", COMPARED)
         return Question("diagnose", asked, brief="one short sentence" in prompt)
     if told := _listed(prompt, "Diagnoses"):
         return Question("rationale", told)
@@ -152,6 +167,28 @@ def rationale(
     return _refusal() if draw.refuses() else _claims(draw, truth, dict.fromkeys(told, 1))
 
 
+def changes(
+    persona: Persona, images_sha256: str, truth: Truth, noise_key: str, seed: int = 0
+) -> dict[str, Change] | None:
+    """How the persona says that findings changed between two images; ``None`` if it refuses.
+
+    It is right about a finding as often as about its presence, which is an assumption; a wrong change is either
+    of the other two.
+    """
+    draw = _Draw(str(seed), persona, images_sha256, noise_key)
+    if draw.refuses():
+        return None
+    hard = _difficulty(truth, images_sha256)
+    return {name: _change(draw, name, (truth.changes or {}).get(name) or "stable", hard) for name in COMPARED}
+
+
+def _change(draw: "_Draw", finding: str, actual: Change, difficulty: float) -> Change:
+    if _right(draw, finding, difficulty):
+        return actual
+    others = [change for change in CHANGES if change != actual]
+    return others[int(draw.chance("change", finding) * len(others))]
+
+
 @dataclass(frozen=True, slots=True)
 class _Draw:
     """The random draws of one reply, each named by what it decides."""
@@ -190,15 +227,20 @@ def _difficulty(truth: Truth, image_sha256: str) -> float:
     return _STANDARD.inv_cdf(min(max(truth.difficulty, 1e-6), 1 - 1e-6))
 
 
+def _right(draw: _Draw, finding: str, difficulty: float, cue: float = 0.0) -> bool:
+    """Whether a stance is true; ``cue`` moves the part of it that teachers share, in standard deviations."""
+    common = mix(0.5, difficulty, draw.shared("misconception", finding)) + cue
+    z = mix(draw.persona.shared, common, draw.own("stance", finding))
+    return z <= _STANDARD.inv_cdf(draw.persona.accuracy[finding])
+
+
 def _state(draw: _Draw, finding: str, truth: Truth, difficulty: float) -> State:
     """The claimed state of one finding, hedging included."""
     actual = (truth.findings or {}).get(finding) or 0
-    common = mix(0.5, difficulty, draw.shared("misconception", finding))
     persona = draw.persona
-    if persona.behaviour == "misled":
-        common += _cue(truth, finding, actual)
-    z = mix(persona.shared, common, draw.own("stance", finding))
-    right = z <= _STANDARD.inv_cdf(persona.accuracy[finding])
+    right = _right(
+        draw, finding, difficulty, _cue(truth, finding, actual) if persona.behaviour == "misled" else 0.0
+    )
     if persona.behaviour == "noise":
         return 1 if draw.chance("lot", finding) < 0.5 else 0
     if persona.behaviour == "poisoned":

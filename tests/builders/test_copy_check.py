@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cxr_max.builders.card import card
 from cxr_max.builders.sources.base import SourceInfo
 from cxr_max.builders.sources.chestxray14 import ChestXray14
 from cxr_max.builders.sources.copy_check import NAMED, check_copy
@@ -193,6 +192,7 @@ def test_the_listing_says_where_to_get_each_set_and_how_much_it_is() -> None:
         "phantom": "open",
         "mimic-cxr-jpg": "credentialed",
         "mimic-cxr": "credentialed",
+        "ms-cxr-t": "credentialed",
         "open-i": "open",
         "chestxray14": "open",
         "chexpert": "registration",
@@ -204,25 +204,6 @@ def test_the_listing_says_where_to_get_each_set_and_how_much_it_is() -> None:
     }
 
 
-def test_a_manifest_from_before_these_fields_still_makes_a_card() -> None:
+def test_a_manifest_from_before_these_fields_is_read() -> None:
     old = {"name": "folder", "title": "T", "data_use": "open", "licence": "other", "citation": ""}
     assert SourceInfo(**old).overlaps == () and SourceInfo(**old).expected == {}  # type: ignore[arg-type]
-    manifest = {
-        "source": old,
-        "simulated": False,
-        "derived": {},
-        "prompts": [],
-        "trajectories_digest": "0",
-        "missing": {"gaps": 0, "failed": 0},
-        "counts": {
-            "trajectories": {
-                "rows": 0,
-                "studies": 0,
-                "subjects": 0,
-                "by_teacher": {},
-                "by_split": {},
-                "renderings": [],
-            }
-        },
-    }
-    assert "# CXR-MAX" in card(manifest, {})

@@ -190,7 +190,7 @@ def test_listings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     code, printed, _ = call(capsys, monkeypatch, "sources", "--json")
     specs = [entry["spec"] for entry in json.loads(printed)["sources"]]
     assert code == 0 and specs[:3] == ["phantom[:SEED]", "mimic-cxr-jpg:PATH", "mimic-cxr:PATH"]
-    assert len(specs) == 11 and specs[-1] == "folder:PATH"
+    assert len(specs) == 12 and specs[-1] == "folder:PATH"
     monkeypatch.setenv("XAI_API_KEY", "value-of-the-key")
     code, printed, _ = call(capsys, monkeypatch, "teachers")
     assert code == 0 and "XAI_API_KEY set" in printed and "value-of-the-key" not in printed

@@ -19,7 +19,7 @@ FULL: dict[str, Any] = {
     "robustness": {"image_sets": 5, "corruptions": ["noise", "blur"], "severities": [1, 3], "age_bands": [40],
                    "largest_loss": 0.1},
     "generalization": {"specificity": 0.9, "threshold": "youden"},
-    "report": {"image_sets": 7},
+    "report": {"image_sets": 7}, "progression": {}, "presence_top1": {},
 }  # fmt: skip
 OTHER: dict[str, Any] = {
     "name": "other", "version": 3, "prompt": "rationale", "split": "validation", "seed": 4, "resamples": 301,
@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "robustness.blank": False, "robustness.largest_loss": 0.2, "generalization.specificity": 0.8,
     "generalization.threshold": "f1",
     "report.image_sets": 8, "consistency": None, "robustness": None, "generalization": None, "report": None,
+    "progression": None, "presence_top1": None,
 }  # fmt: skip
 
 

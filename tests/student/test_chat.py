@@ -187,3 +187,12 @@ def test_making_one_leaves_the_random_state_alone() -> None:
     torch.manual_seed(5)
     tiny_model(CHAT.tokenizer, seed=9, size=SIZE)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_images_are_seen_in_the_order_given() -> None:
+    small, large = grey(28, 28), grey(56, 84)
+    one, other = CHAT.prompt([small, large], "Compare."), CHAT.prompt([large, small], "Compare.")
+    assert one.image_grid_thw.tolist() == other.image_grid_thw.tolist()[::-1]
+    dark, bright = Image.new("L", (56, 56), 20), Image.new("L", (56, 56), 230)
+    seen = CHAT.prompt([dark, bright], "Compare.").pixel_values
+    assert seen[: len(seen) // 2].mean() < 0 < seen[len(seen) // 2 :].mean()

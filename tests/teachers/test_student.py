@@ -73,6 +73,32 @@ def asked(spec: TeacherSpec, *questions: tuple[str, str], image: bytes | None = 
     return asyncio.run(run())
 
 
+def test_two_images_reach_the_model_in_order_and_a_comparison_is_not_scored_for_findings(
+    spec: TeacherSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxr_max import prompts
+    from cxr_max.student.chat import Chat
+
+    seen: list[list[int]] = []
+    prompt = Chat.prompt
+
+    def spied(chat: Chat, images: Any, text: str) -> Any:
+        seen.append([image.convert("L").getpixel((0, 0)) for image in images])
+        return prompt(chat, images, text)
+
+    monkeypatch.setattr(Chat, "prompt", spied)
+
+    async def run() -> Any:
+        teacher = roster.connect(spec, "none")
+        try:
+            return await teacher.ask([jpeg(40), jpeg(200)], prompts.load("progression").text, "k")
+        finally:
+            await teacher.close()
+
+    reply = asyncio.run(run())
+    assert seen == [[40, 200]] and reply.raw == ""
+
+
 def own_roster(path: Path, student: Path | str, more: str = "") -> Path:
     path.write_text(f'[mine]\nprovider = "student"\nmodel = "{student}"\n{more}')
     return path
