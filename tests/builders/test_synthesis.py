@@ -163,7 +163,7 @@ def test_the_release_is_sealed_again_and_its_card_says_who_wrote(
     assert manifest["counts"]["consensus"]["student"] == filled.student
     assert manifest["derived"]["consensus"]["method"] == "student m-mine, else vote, quorum 2, weights equal"
     card = (release / "README.md").read_text()
-    assert "2 of its texts are kept" in card and "2 no_reply, 2 refused, 2 truncated, 4 unparsed" in card
+    assert "2 of its texts are kept" in card and "2 refused, 2 truncated, 4 unparsed" in card
     fill(release)
     assert "A model was asked" not in (release / "README.md").read_text()
 

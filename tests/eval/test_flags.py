@@ -14,6 +14,7 @@ from cxr_max.eval.flags import ROBUST, UNSEEN, USES, flags, robust, unseen, uses
 from cxr_max.eval.scoring import score_all, tasks_of
 from cxr_max.eval.suite import Suite
 from cxr_max.findings import FINDINGS
+from cxr_max.progression import CHANGES, COMPARED
 from cxr_max.records import Score
 from tests.eval.data import FAILED, REFUSED, Said, World, check_score, random_world, row, scores_of, suite
 from tests.eval.test_votes import by_vote
@@ -289,10 +290,21 @@ def test_every_judgement_is_one_sentence_from_whole_scores() -> None:
 
 def test_every_number_is_defined_and_every_definition_has_its_number() -> None:
     world = random_world(49, n=80, patients=40, member=True)
-    world = replace(world, rows=[replace(one, report="The lungs are clear.") for one in world.rows])
+    changed = [dict.fromkeys(COMPARED, change) for change in CHANGES]
+    world = replace(
+        world,
+        rows=[
+            replace(one, report="The lungs are clear.", progression=changed[place % 3])
+            for place, one in enumerate(world.rows)
+        ],
+    )
     data = replace(world.data, answers={**world.data.answers, "report": world.data.under("original")})
-    data = replace(data, reports=["The heart is large."] * 80)
-    everything = suite(consistency={}, robustness=ROBUSTNESS, generalization={}, report={})
+    data = replace(
+        data, reports=["The heart is large."] * 80, changes=[changed[place // 2 % 3] for place in range(80)]
+    )
+    everything = suite(
+        consistency={}, robustness=ROBUSTNESS, generalization={}, report={}, progression={}, presence_top1={}
+    )
     scores = scores_of(score_all(data, everything), everything)
     assert {one.metric for one in scores} == set(DEFINITIONS)
     for one in scores:
