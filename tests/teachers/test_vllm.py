@@ -29,7 +29,7 @@ from cxr_max.teachers.base import TeacherError
 from cxr_max.teachers.check import check
 from tests.background import run as build
 from tests.teachers.scripted import asked, spec
-from tests.teachers.vllm_errors import CASES, ENGINE_DIED, KEY, MODEL, NO_ROUTE, REPLY, Case, jpeg
+from tests.teachers.vllm_errors import CACHE_DRIFTED, CASES, ENGINE_DIED, KEY, MODEL, NO_ROUTE, REPLY, Case, jpeg
 
 VLLM = os.environ.get("CXR_MAX_VLLM")
 needs_vllm = [
@@ -39,7 +39,9 @@ needs_vllm = [
     pytest.mark.timeout(1200),
 ]
 START_S = 600
-RECORDED = {**CASES, "the engine died": ENGINE_DIED, "no such route": NO_ROUTE}
+RECORDED = {
+    **CASES, "the engine died": ENGINE_DIED, "its cache drifted": CACHE_DRIFTED, "no such route": NO_ROUTE,
+}  # fmt: skip
 
 
 # What it said.
@@ -120,7 +122,7 @@ def _trained(folder: Path) -> Path:
     recipe = folder / "recipe.toml"
     recipe.write_text(
         '[model]\ndtype = "float32"\nmax_pixels = 50176\nlora = { rank = 4, alpha = 8 }\n'
-        "[sft]\nlearning_rate = 5e-3\nepochs = 4\nmax_length = 4096\nimages_per_step = 4\n"
+        "[sft]\nlearning_rate = 1e-3\nepochs = 1\nmax_length = 4096\nimages_per_step = 4\n"
         "[apo]\nlearning_rate = 1e-4\nepochs = 1\nmax_length = 4096\nimages_per_step = 4\nbeta = 0.1\n"
     )
     arguments = ["--source", "phantom", "--studies", 12, "--out", folder / "run"]
@@ -129,10 +131,34 @@ def _trained(folder: Path) -> Path:
     (folder / "jpegs").mkdir()
     for path in sorted((folder / "run").rglob("*.png")):
         (folder / "jpegs" / f"{path.stem}.jpg").write_bytes(encode(path, "mimic_jpg").jpeg)
-    train = [sys.executable, "-m", "cxr_max", "train", "sft", "--release", str(folder / "run"), "--base", "tiny"]
+    train = [
+        sys.executable,
+        "-m",
+        "cxr_max",
+        "train",
+        "sft",
+        "--release",
+        str(folder / "run"),
+        "--base",
+        str(_base(folder)),
+    ]
     options = ["--recipe", str(recipe), "--export", "merged", "--log", "none", "--out", str(folder / "training")]
     subprocess.run([*train, *options], check=True, timeout=600)
     return folder / "training" / "student"
+
+
+def _base(folder: Path) -> Path:
+    """A random model with greater weights than a new one has: what it says depends on every pixel and word."""
+    from safetensors.torch import load_file, save_file
+
+    from cxr_max.student.tiny import write_tiny
+
+    write_tiny(folder / "base")
+    path = folder / "base" / "model.safetensors"
+    weights = load_file(path)
+    more = {name: 4 * each if each.dim() > 1 and "embed" not in name else each for name, each in weights.items()}
+    save_file(more, path, metadata={"format": "pt"})
+    return folder / "base"
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
@@ -182,9 +208,11 @@ class TestServer:
         assert re.match(r"HTTP (\d+):", str(caught.value))[1] == str(case.status)  # type: ignore[index]
 
     def test_two_pictures_are_more_tokens_than_one(self, served: Served) -> None:
-        one = asyncio.run(_ask(served, [jpeg()]))
-        two = asyncio.run(_ask(served, [jpeg(), jpeg()]))
-        assert one.input_tokens and two.input_tokens and two.input_tokens > one.input_tokens + 60
+        # Not one that was refused before, see CACHE_DRIFTED.
+        first, second = jpeg((196, 224)), jpeg((224, 196))
+        one = asyncio.run(_ask(served, [first]))
+        two = asyncio.run(_ask(served, [first, second]))
+        assert one.input_tokens and two.input_tokens and two.input_tokens > one.input_tokens + 50
 
     def test_a_build_of_many_at_once(
         self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -204,11 +232,12 @@ class TestServer:
         from cxr_max.student.model import open_student
 
         prompt = prompts.load("diagnose").text
-        sampling = Sampling(temperature=0.0, max_tokens=200)
+        sampling = Sampling(temperature=0.0, max_tokens=60)
         there = [asyncio.run(_ask(served, [image], prompt, sampling=sampling)) for image in served.images]
-        requests = [Request((image,), prompt, 0.0, None, 200, None) for image in served.images]
+        requests = [Request((image,), prompt, 0.0, None, 60, None) for image in served.images]
         here = generate(open_student(str(served.student), dtype="float32"), requests)
         assert [reply.input_tokens for reply in there] == [one.input_tokens for one in here]
         same = sum(reply.text == one.text for reply, one in zip(there, here, strict=True))
         print(f"{same} of {len(here)} replies are the same; the first is {here[0].text[:60]!r}")
-        assert same >= 0.9 * len(here)
+        assert len({one.text for one in here}) > len(here) / 2, "too little said for a comparison"
+        assert same >= 0.75 * len(here)

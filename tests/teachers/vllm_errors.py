@@ -108,6 +108,12 @@ ENGINE_DIED = Case(
     '"type":"InternalServerError","param":null,"code":500}}',
 )  # fmt: skip
 """To all that is in flight when its process is killed; after that, connections are refused."""
+CACHE_DRIFTED = Case(
+    500, "server",
+    '{"error":{"message":"Internal server error","type":"InternalServerError","param":null,"code":500}}',
+)  # fmt: skip
+"""To a picture that came before with a request that was refused: its processes disagree about who still has it.
+Asked again, it is answered."""
 NO_ROUTE = Case(404, "model", '{"detail":"Not Found"}')
 """Where the endpoint lacks its ``/v1``."""
 
