@@ -1,12 +1,13 @@
-"""The sending loop beside a raw aiohttp client: same server, same image, same number in flight.
+"""The sending loop beside a raw aiohttp client, and curator: same server, same image, same number in flight.
 
 The loop does what the raw client does not: it paces, keeps every reply in the ledger, counts it, and draws a board
-on a terminal.
+on a terminal. Curator takes part where ``CXR_MAX_CURATOR`` names an interpreter that has it.
 """
 
 import asyncio
 import base64
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from statistics import median
 import aiohttp
 from rich.console import Console
 
+from benchmarks.asking_curator import HERE as CURATOR
 from cxr_max.cli.progress import ConsoleWatch
 from cxr_max.costs import Price
 from cxr_max.data_use import Gate
@@ -35,8 +37,9 @@ JPEG = bytes(range(256)) * 500
 _SERVER = """
 import asyncio, sys
 from aiohttp import web
-BODY = '{"id":"c","model":"m","choices":[{"finish_reason":"stop","message":{"content":"%s"}}],' % ("word " * 300)
-BODY += '"usage":{"prompt_tokens":900,"completion_tokens":300}}'
+BODY = '{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
+BODY += '"message":{"role":"assistant","content":"%s"}}],' % ("word " * 300)
+BODY += '"usage":{"prompt_tokens":900,"completion_tokens":300,"total_tokens":1200}}'
 async def reply(request):
     await request.read()
     await asyncio.sleep(float(sys.argv[1]))
@@ -56,21 +59,40 @@ asyncio.run(main())
 def section() -> str:
     """Requests per second and client CPU at 64 and 256 in flight."""
     lines = [
-        "## Asking beside a raw aiohttp client (128 KB image, replies after 200 ms)\n",
-        "| in flight | raw requests/s | asking requests/s | ratio | raw CPU s/1k | asking CPU s/1k | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "## Asking beside a raw aiohttp client and curator (128 KB image, replies after 200 ms)\n",
+        "| in flight | client | requests/s | of raw | CPU s per 1,000 | times raw |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     with serving(latency_s=0.2) as address:
         for in_flight in (64, 256):
-            raw, ours = [], []
-            for _ in range(RUNS):
-                raw.append(_measured(lambda: _raw(address, in_flight)))  # noqa: B023
-                ours.append(_measured(lambda: _asking(address, in_flight)))  # noqa: B023
-            lines.append(_line(in_flight, raw, ours))
+            lines += _lines(in_flight, _taken_in_turn(address, in_flight))
     return (
         "\n".join(lines)
-        + f"\n\nMedians of {RUNS} runs of {REQUESTS} requests, client and server sharing the cores.\n"
+        + f"\n\nMedians of {RUNS} runs of {REQUESTS} requests taken in turn, client and server sharing the cores."
+        + ("\n" if CURATOR else " Curator was not at hand (CXR_MAX_CURATOR names no interpreter).\n")
     )
+
+
+def _taken_in_turn(address: str, in_flight: int) -> dict[str, list[tuple[float, float]]]:
+    """Wall-clock and CPU seconds of every run, by client."""
+    runs: dict[str, list[tuple[float, float]]] = {"raw aiohttp": [], "cxr-max": [], "curator": []}
+    for _ in range(RUNS):
+        runs["raw aiohttp"].append(_measured(lambda: _raw(address, in_flight)))
+        runs["cxr-max"].append(_measured(lambda: _asking(address, in_flight)))
+        if CURATOR and in_flight == 64:
+            runs["curator"].append(_curator(address, in_flight))
+    return {client: taken for client, taken in runs.items() if taken}
+
+
+def _curator(address: str, in_flight: int) -> tuple[float, float]:
+    assert CURATOR is not None
+    script = Path(__file__).with_name("asking_curator.py")
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = map(str, (REQUESTS, in_flight, len(JPEG)))
+        command = [CURATOR, str(script), address, *numbers, folder]
+        run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
+    wall_s, cpu_s = json.loads(run.stdout.strip().splitlines()[-1])
+    return wall_s, cpu_s
 
 
 @contextmanager
@@ -86,13 +108,14 @@ def serving(latency_s: float) -> Iterator[str]:
         server.wait()
 
 
-def _line(in_flight: int, raw: list[tuple[float, float]], ours: list[tuple[float, float]]) -> str:
-    raw_s, our_s = median(run[0] for run in raw), median(run[0] for run in ours)
-    raw_cpu, our_cpu = median(run[1] for run in raw), median(run[1] for run in ours)
-    return (
-        f"| {in_flight} | {REQUESTS / raw_s:.0f} | {REQUESTS / our_s:.0f} | {raw_s / our_s:.2f}"
-        f" | {raw_cpu * 1000 / REQUESTS:.2f} | {our_cpu * 1000 / REQUESTS:.2f} | {our_cpu / raw_cpu:.2f} |"
-    )
+def _lines(in_flight: int, runs: dict[str, list[tuple[float, float]]]) -> Iterator[str]:
+    taken = {client: (median(s for s, _ in each), median(cpu for _, cpu in each)) for client, each in runs.items()}
+    raw_s, raw_cpu = taken["raw aiohttp"]
+    for client, (wall_s, cpu_s) in taken.items():
+        yield (
+            f"| {in_flight} | {client} | {REQUESTS / wall_s:.0f} | {raw_s / wall_s:.2f}"
+            f" | {cpu_s * 1000 / REQUESTS:.2f} | {cpu_s / raw_cpu:.2f} |"
+        )
 
 
 def _measured(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:

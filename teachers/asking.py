@@ -324,8 +324,9 @@ class Asking:
         cost = cost_of(clean, desk.teacher.spec.price)
         hashes = tuple(picture.sha256 for picture in batch.pictures)
         now = datetime.now(UTC)
-        await self._commit(Answered(question.request_sha256, hashes, clean, cost, latency_s, now))
+        # Before it is committed: on a slow disk, refusals in plenty come back meanwhile.
         desk.refused_in_a_row = 0
+        await self._commit(Answered(question.request_sha256, hashes, clean, cost, latency_s, now))
         status = status_of(clean.text, clean.ended, structured_answer=question.structured_answer)
         self.watch.answered(question.teacher, status, cost)
         changed = self.versions.seen(question.teacher, clean.model_reported)

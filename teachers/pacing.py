@@ -33,7 +33,9 @@ ROUND_S: Final = 1.0
 """Requests turned away (429) count as one failure in so many seconds: services do that by the dozen."""
 SHRINK: Final = 0.75
 HEADROOM: Final = 1.1
-"""Over what a service lately took: without any, a window that is not quite full all the time would dwindle."""
+MORE: Final = 0.4
+"""Times, and on top of, what a service lately took: without any, a window that is not quite full all the time would
+dwindle; and a tenth of four is lost when the window is rounded down."""
 LATELY_S: Final = 30.0
 PROMPT_TOKENS: Final = 1500
 """Of a prompt with an image, about: a guess that the first replies correct."""
@@ -93,7 +95,7 @@ class Window:
         # Without the share of LATELY_S in which there was nothing yet.
         seconds = LATELY_S * (1 - exp((self._first_at - now) / LATELY_S))
         in_flight = self._lately(now) / max(seconds, 1e-9) * self._latency_s
-        self._size = max(1.0, min(self._size, max(self._size * SHRINK, in_flight * HEADROOM)))
+        self._size = max(1.0, min(self._size, max(self._size * SHRINK, in_flight * HEADROOM + MORE)))
         self._threshold, self._shrunk_at = self._size, now
 
     def collapse(self) -> None:

@@ -162,6 +162,21 @@ def test_a_teacher_that_refuses_everything_stops_too(ledger: Ledger) -> None:
     assert len(a.calls) == FAILURES_IN_A_ROW and log.out == ["a"]
 
 
+def test_replies_that_wait_for_a_slow_disk_show_that_a_teacher_answers(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one commit takes its time, many more requests are refused than in a row."""
+
+    async def slowly(work: Any, *arguments: Any) -> Any:
+        await asyncio.sleep(1.0 if work.__name__ == "_write" else 0.0)
+        return work(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", slowly)
+    a = Fake(script=[TeacherError("bad_request", "no"), None] * 40, concurrency=16)
+    log = run(ledger, 80, a)
+    assert log.out == [] and (len(log.replies), len(log.failures)) == (40, 40)
+
+
 def test_an_odd_error_of_an_sdk_is_a_failure_of_one_request(ledger: Ledger) -> None:
     a = Fake(script=[ZeroDivisionError("odd")], concurrency=1)  # type: ignore[list-item]
     log = run(ledger, 3, a)
