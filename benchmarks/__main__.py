@@ -9,6 +9,7 @@ from typing import Final
 
 BENCHMARKS: Final = (
     "asking",
+    "asking_ledger",
     "asking_memory",
     "asking_storm",
     "phantoms",

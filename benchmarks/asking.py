@@ -145,33 +145,37 @@ async def _raw(address: str, in_flight: int) -> None:
 
 
 async def _asking(address: str, in_flight: int) -> None:
-    await ask_all(address, in_flight, (JPEG for _ in range(REQUESTS)))
+    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+        await ask_all(address, in_flight, (JPEG for _ in range(REQUESTS)), ledger)
 
 
-async def ask_all(address: str, in_flight: int, images: Iterator[bytes]) -> None:
-    """Ask about every image, into a ledger in a temporary folder."""
+async def ask_all(address: str, in_flight: int, images: Iterator[bytes], ledger: Ledger, keys: str = "") -> None:
+    """Ask about every image, as a build on a terminal does.
+
+    Args:
+        keys: what the requests' keys begin with.
+    """
     spec = TeacherSpec(
         "a", "vllm", "m", address, "local", "openai", None, Sampling(), in_flight, None, Price(1.0, 1.0)
     )
     watch = ConsoleWatch()
     watch._console = Console(file=io.StringIO(), force_terminal=True, width=120)
     watch.started((spec,), None)
-    with watch, tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-        teacher = connect(spec, "none")
-        asking = Asking([teacher], Gate("t", "open"), ledger, watch, (), asyncio.Event())
-        sent = 0
+    before, sent = len(ledger.answered()), 0
 
-        def batches() -> Iterator[Batch]:
-            nonlocal sent
-            for sent, image in enumerate(images, 1):
-                yield Batch((Picture(image, "j"),), ((_question(sent), "read"),))
+    def batches() -> Iterator[Batch]:
+        nonlocal sent
+        for sent, image in enumerate(images, 1):
+            yield Batch((Picture(image, "j"),), ((_question(sent, keys), "read"),))
 
+    with watch:
+        asking = Asking([connect(spec, "none")], Gate("t", "open"), ledger, watch, (), asyncio.Event())
         await asking.run(batches())
-        assert len(ledger.answered()) == sent
+    assert len(ledger.answered()) == before + sent
 
 
-def _question(number: int) -> Question:
+def _question(number: int, keys: str) -> Question:
     return Question(
         f"s{number}", "p", "t", None, ("i",), ("f",), "as_is-1@1024", "a", "vllm", "m", "diagnose", "1", "t",
-        "nothing", False, Sampling(), 0, str(number),
+        "nothing", False, Sampling(), 0, f"{keys}{number}",
     )  # fmt: skip

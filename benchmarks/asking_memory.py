@@ -7,10 +7,13 @@ import asyncio
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from benchmarks.asking import JPEG, ask_all, serving
+from cxr_max.ledger import Ledger
 
 SIZES: Final = (2_000, 20_000)
 IN_FLIGHT: Final = 64
@@ -40,5 +43,6 @@ def _images(number: int) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    asyncio.run(ask_all(sys.argv[1], IN_FLIGHT, _images(int(sys.argv[2]))))
+    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+        asyncio.run(ask_all(sys.argv[1], IN_FLIGHT, _images(int(sys.argv[2])), ledger))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

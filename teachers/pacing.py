@@ -34,8 +34,8 @@ ROUND_S: Final = 1.0
 SHRINK: Final = 0.75
 HEADROOM: Final = 1.1
 MORE: Final = 0.4
-"""Times, and on top of, what a service lately took: without any, a window that is not quite full all the time would
-dwindle; and a tenth of four is lost when the window is rounded down."""
+"""Times, and on top of, what a service lately took: without any, a window that is not quite full all the time
+would dwindle; and a tenth of four is lost when the window is rounded down."""
 LATELY_S: Final = 30.0
 PROMPT_TOKENS: Final = 1500
 """Of a prompt with an image, about: a guess that the first replies correct."""

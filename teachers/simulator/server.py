@@ -32,6 +32,9 @@ from PIL import Image
 
 from cxr_max.teachers.simulator import acting, personas, prose, world
 from cxr_max.teachers.simulator.batches import Batches, BatchFate
+from cxr_max.teachers.simulator.batches_anthropic import AnthropicBatches
+from cxr_max.teachers.simulator.batches_gemini import GeminiBatches
+from cxr_max.teachers.simulator.batches_openai import OpenAIBatches
 from cxr_max.teachers.simulator.faults import (
     ERROR_REPLIES,
     LOST_REPLIES,
@@ -196,7 +199,10 @@ class Simulator:
         application.router.add_post(
             r"/gemini/{version:v1(?:beta)?}/models/{model}:generateContent", self._handler("gemini", script)
         )
-        self.batches.register(application)
+        for interface in (OpenAIBatches, AnthropicBatches, GeminiBatches):
+            for method, path, handler in interface(self.batches).routes():
+                application.router.add_route(method, path, handler)
+        application.on_cleanup.append(self.batches.remove_files)
         return application
 
     def _handler(
