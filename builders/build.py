@@ -205,6 +205,7 @@ def build(request: BuildRequest, watch: BuildWatch) -> BuildResult:
             budget = _budget(request, checked.wanted, ledger, watch)
             ask = _ask_in_batches if request.batch else _ask_all
             ask(checked, planner, ledger, counted, watch, budget)
+            _refuse_nothing(planner, checked.wanted.selection, source)
             ledger.record_gaps(planner.gaps)
             if planner.skipped:
                 watch.warned(
@@ -314,6 +315,14 @@ def _expected(source: Source, selection: Selection) -> int | None:
     if selection.split is not None or selection.image_sets is not None or source.total is None:
         return selection.studies
     return source.total if selection.studies is None else min(source.total, selection.studies)
+
+
+def _refuse_nothing(planner: Planner, selection: Selection, source: Source) -> None:
+    if selection.split is not None and planner.studies == planner.skipped == 0:
+        raise RequestError(
+            f"No study of {source.info.name} is in the split {selection.split}: leave --split out where its owners"
+            " do not divide the set, or name another."
+        )
 
 
 def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:

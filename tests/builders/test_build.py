@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_max.builders.build import BuildRequest, BuildResult, build
@@ -382,3 +383,14 @@ def test_datasets_loads_it_plain_and_streaming(
     by_id = {row["trajectory_id"]: row for row in rows(demo)}
     for row in plain["test"]:
         assert row == by_id[row["trajectory_id"]]
+
+
+def test_a_split_that_the_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    _, jpg = write_mimic(tmp_path / "data")
+    for table in jpg.glob("*-split.csv.gz"):
+        frame = pd.read_csv(table, dtype=str)
+        frame["split"] = "train"
+        frame.to_csv(table, index=False)
+    with pytest.raises(RequestError, match="No study of mimic-cxr-jpg is in the split test"):
+        built(f"mimic-cxr-jpg:{jpg}", tmp_path / "run", split="test")
+    assert not (tmp_path / "run" / "release").exists()
