@@ -140,7 +140,7 @@ def test_no_variable_of_an_sdk_moves_the_endpoint(wire: Wire, monkeypatch: pytes
             monkeypatch.setenv(name, "x")
         monkeypatch.setenv("GOOGLE_API_KEY", "another")
         monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another")
-        monkeypatch.setenv("GOOGLE_GENAI_HTTP_CLIENT", "httpx")
+        monkeypatch.setenv("GOOGLE_GENAI_HTTP_CLIENT", "httpx2")
         ask(wire, f"http://127.0.0.1:{service.port}")
         assert len(service.bodies) == 1 and target.silent
 
