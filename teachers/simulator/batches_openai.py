@@ -32,7 +32,7 @@ class OpenAIBatches:
             ("GET", "/openai/v1/batches/{name}", self._look),
             ("POST", "/openai/v1/batches/{name}/cancel", self._cancel),
         )
-        return tuple((method, path, handled(self.batches, "openai", handler)) for method, path, handler in routes)
+        return tuple((method, path, handled(self.batches, "openai", answer)) for method, path, answer in routes)
 
     def _shown(self, batch: SimulatedBatch) -> dict[str, Any]:
         failed = batch.ends in {"failed", "queue_full"}
