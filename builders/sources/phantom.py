@@ -25,7 +25,9 @@ from cxr_max.records import Radiograph, Split, Study
 from cxr_max.shards import disk_refusals_named
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.random import Generator
+    from numpy.typing import NDArray
 
 VERSION: Final = 1
 """Of the pixels: raise it whenever a picture changes, so that no folder ever mixes two kinds."""
@@ -73,8 +75,30 @@ SHIFTED_AP: Final = 0.6
 """Added to the chance of an AP view: mostly portable films."""
 SHIFTED_DETECTOR: Final = {"noise": 2.0, "latitude": 15.0}
 """An older detector: twice the noise, and a flatter display."""
+ASKED: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "Pneumothorax")
+"""Of MS-CXR-T: what a population with a percentage is rich in."""
+BESIDE: Final = ("Atelectasis", "Cardiomegaly")
+"""Half as frequent there."""
+PERCENT: Final = range(1, 51)
 FIRST_DATE: Final = datetime(2150, 1, 1, 8)
 """Fictitious, and far off so that nobody takes it for a real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Whose radiographs these are, and what is found in them. A study's identifier names it."""
+
+    shifted: bool = False
+    """Another hospital: another detector, mostly AP views, fewer sick."""
+    percent: int | None = None
+    """Of the studies, that have each finding of ``ASKED``, half as many each of ``BESIDE``, all independently, and
+    no lesion; in ``PERCENT``. ``None``: one finding and its company in most studies."""
+
+    @property
+    def prefix(self) -> str:
+        """Of the identifiers of its studies."""
+        rich = "" if self.percent is None else f"{self.percent}percent-"
+        return f"phantom-{'shifted-' if self.shifted else ''}{rich}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +119,7 @@ class Case:
     """Everything about one study but its pixels."""
 
     study_id: str
+    population: Population
     subject: Subject
     acquired_at: datetime
     view: Literal["PA", "AP"]
@@ -106,15 +131,16 @@ class Case:
 
     @property
     def severity(self) -> float:
-        """0.35 to 1. Linear in the difficulty, which is uniform over the population."""
-        return 1 - 0.65 * self.difficulty
+        """0.35 to 1, or 0.5 to 1 in a population with a percentage, where findings lie over each other. Linear in the
+        difficulty, which is uniform over the population."""
+        return 1 - (0.65 if self.population.percent is None else 0.5) * self.difficulty
 
 
 class PhantomSource:
     """An endless ``Source``. Pictures are kept under ``directory``; those already there are not drawn again.
 
     Raises:
-        RequestError: the seed or the size is out of range.
+        RequestError: the seed, the size or the percentage is out of range.
     """
 
     def __init__(
@@ -123,26 +149,30 @@ class PhantomSource:
         *,
         directory: Path,
         size: int = 256,
-        shifted: bool = False,
+        population: Population = Population(),
         split: Split | None = None,
     ) -> None:
         """
         Args:
-            shifted: another hospital: another detector, mostly AP views, fewer sick.
             split: of every study, in place of the usual eight, one and one of ten subjects.
         """
         if seed < 0:
             raise RequestError(f"The seed of the phantoms is {seed}: choose 0 or more.")
         if size < 64 or size % 2:
             raise RequestError(f"The size of the phantoms is {size} pixels: choose an even number from 64 up.")
+        if population.percent is not None and population.percent not in PERCENT:
+            raise RequestError(
+                f"{population.percent}% of the phantoms are to have each finding: choose"
+                f" {PERCENT[0]}% to {PERCENT[-1]}%."
+            )
         self.info = INFO
         self.total: int | None = None
         self.prerendered = True
         self.warnings: tuple[str, ...] = ()
         self._seed = seed
         self._size = size
-        self._shifted, self._split = shifted, split
-        self._folder = directory / f"{size}px-v{VERSION}{'-shifted' if shifted else ''}"
+        self._population, self._split = population, split
+        self._folder = directory / f"{size}px-v{VERSION}{'-shifted' if population.shifted else ''}"
 
     def studies(self) -> Iterator[Study]:
         """Study 0, 1, 2 and so on; each one's picture is on disk when it is yielded.
@@ -150,7 +180,7 @@ class PhantomSource:
         Raises:
             StorageError: the picture cannot be written, as on a full disk.
         """
-        yield from map(self._drawn, cases(self._seed, shifted=self._shifted, split=self._split))
+        yield from map(self._drawn, cases(self._seed, self._population, split=self._split))
 
     def study(self, study_id: str) -> Study:
         """The study with this identifier, whatever its seed.
@@ -166,11 +196,11 @@ class PhantomSource:
         with disk_refusals_named(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             if not _is_whole(path):
-                _write(one, path, self._size, shifted=_is_shifted(one.study_id))
+                _write(one, path, self._size)
         return _study(one, path, self._size)
 
 
-def cases(seed: int, *, shifted: bool = False, split: Split | None = None) -> Iterator[Case]:
+def cases(seed: int, population: Population = Population(), split: Split | None = None) -> Iterator[Case]:
     """The attributes of every study, in order, without drawing any."""
     number = 0
     while True:
@@ -178,7 +208,7 @@ def cases(seed: int, *, shifted: bool = False, split: Split | None = None) -> It
         if split is not None:
             subject = replace(subject, split=split)
         for visit in range(STUDIES_PER_SUBJECT):
-            yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit, shifted)
+            yield _case(seed, number * STUDIES_PER_SUBJECT + visit, subject, visit, population)
         number += 1
 
 
@@ -188,16 +218,13 @@ def case_of(study_id: str) -> Case:
     Raises:
         RequestError: no phantom has such an identifier.
     """
-    named = re.fullmatch(r"phantom-(?:shifted-)?(\d+)-(\d{7,})", study_id)
+    named = re.fullmatch(r"phantom-(shifted-)?(?:(\d+)percent-)?(\d+)-(\d{7,})", study_id)
     if named is None:
         raise RequestError(f"No phantom is called {study_id}: give an identifier as the release has it.")
-    seed, index = int(named[1]), int(named[2])
+    population = Population(named[1] is not None, int(named[2]) if named[2] else None)
+    seed, index = int(named[3]), int(named[4])
     number, visit = divmod(index, STUDIES_PER_SUBJECT)
-    return _case(seed, index, _subject(seed, number), visit, _is_shifted(study_id))
-
-
-def _is_shifted(study_id: str) -> bool:
-    return study_id.startswith("phantom-shifted-")
+    return _case(seed, index, _subject(seed, number), visit, population)
 
 
 def _rng(*key: int) -> "Generator":
@@ -220,15 +247,16 @@ def _subject(seed: int, number: int) -> Subject:
     )
 
 
-def _case(seed: int, index: int, subject: Subject, visit: int, shifted: bool) -> Case:
+def _case(seed: int, index: int, subject: Subject, visit: int, population: Population) -> Case:
     rng = _rng(seed, 1, index)
     difficulty = float(rng.random())
-    diseases = _diseases(rng, SHIFTED_HEALTHY if shifted else HEALTHY)
-    bedridden = 0.14 + 0.15 * len(diseases) + SHIFTED_AP * shifted
+    diseases = _diseases(rng, population)
+    bedridden = 0.14 + 0.15 * len(diseases) + SHIFTED_AP * population.shifted
     view: Literal["PA", "AP"] = "AP" if rng.random() < bedridden else "PA"
     present = diseases | _devices(rng, view)
     return Case(
-        study_id=f"phantom-{'shifted-' if shifted else ''}{seed}-{index:07d}",
+        study_id=f"{population.prefix}{seed}-{index:07d}",
+        population=population,
         subject=subject,
         acquired_at=subject.first_seen + visit * timedelta(days=int(rng.integers(60, 400)), minutes=index % 60),
         view=view,
@@ -238,9 +266,12 @@ def _case(seed: int, index: int, subject: Subject, visit: int, shifted: bool) ->
     )
 
 
-def _diseases(rng: "Generator", healthy: float) -> set[str]:
+def _diseases(rng: "Generator", population: Population) -> set[str]:
     """None, or one and its company: a failing heart is large, and leaks into lungs and pleura."""
-    if rng.random() < healthy:
+    if population.percent is not None:
+        often = dict.fromkeys(ASKED, population.percent / 100) | dict.fromkeys(BESIDE, population.percent / 200)
+        return {name for name, chance in often.items() if rng.random() < chance}
+    if rng.random() < (SHIFTED_HEALTHY if population.shifted else HEALTHY):
         return set()
     diseases = {DISEASES[int(rng.integers(len(DISEASES)))]}
     diseases |= {
@@ -304,13 +335,11 @@ def _is_whole(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _write(case: Case, path: Path, size: int, *, shifted: bool) -> None:
-    """Draw, and let the picture appear under its name only once it is complete."""
-    from PIL import Image
-
+def drawn(case: Case, size: int) -> "NDArray[np.uint8]":
+    """The picture of a study: (size, size), 0 to 255, MONOCHROME2."""
     from cxr_max.builders.sources import phantom_image
 
-    pixels = phantom_image.draw(
+    return phantom_image.draw(
         case.findings,
         seed=case.seed,
         size=size,
@@ -318,11 +347,17 @@ def _write(case: Case, path: Path, size: int, *, shifted: bool) -> None:
         view=case.view,
         anatomy=case.subject.anatomy,
         sex=case.subject.sex,
-        **(SHIFTED_DETECTOR if shifted else {}),
+        **(SHIFTED_DETECTOR if case.population.shifted else {}),
     )
+
+
+def _write(case: Case, path: Path, size: int) -> None:
+    """Draw, and let the picture appear under its name only once it is complete."""
+    from PIL import Image
+
     unfinished = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
     try:
-        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=1)
+        Image.fromarray(drawn(case, size)).save(unfinished, format="PNG", compress_level=1)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

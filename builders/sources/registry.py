@@ -1,7 +1,7 @@
 """``--source NAME[:PATH]`` -> an opened source."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,7 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
 
     Args:
         spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED][,OPTION...]``: ``112px`` (rows and columns),
-            ``shifted`` (another hospital), or a split that all studies are in.
+            ``shifted`` (another hospital), ``25%`` (of each finding of MS-CXR-T), or a split that all studies are in.
         workspace: where the phantom source writes its pictures; other sources write nothing.
         labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``;
             for MS-CXR-T the folder of MIMIC-CXR-JPG.
@@ -148,21 +148,26 @@ def canonical(spec: str) -> str:
 
 def _phantom(text: str) -> tuple[int, dict[str, Any]]:
     """``7,112px,test`` -> seed and options."""
+    from cxr_max.builders.sources.phantom import Population
+
     first, *others = text.split(",")
     options: dict[str, Any] = {}
+    population = Population()
     for option in others:
         if option.endswith("px") and option[:-2].isdecimal():
             options["size"] = int(option[:-2])
         elif option == "shifted":
-            options["shifted"] = True
+            population = replace(population, shifted=True)
+        elif option.endswith("%") and option[:-1].isdecimal():
+            population = replace(population, percent=int(option[:-1]))
         elif option in SPLITS:
             options["split"] = option
         else:
             raise RequestError(
                 f"The phantom source does not know {option!r}: its options are 128px (or another size), shifted,"
-                f" {', '.join(SPLITS)}."
+                f" 25% (or another share), {', '.join(SPLITS)}."
             )
     try:
-        return int(first or "0"), options
+        return int(first or "0"), {**options, "population": population}
     except ValueError:
         raise RequestError(f"The phantom source takes a seed, phantom:7 for instance, not {first!r}.") from None
