@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 from cxr_max.findings import FINDINGS
 
 Wire = Literal["openai", "anthropic", "gemini"]
-Behaviour = Literal["plain", "noise", "poisoned", "misled"]
+Behaviour = Literal["plain", "noise", "poisoned", "misled", "perfect"]
 Layout = Literal["headings", "outline", "bullets", "checkmarks", "prose"]
 
 WIRES: Final[tuple[Wire, ...]] = ("openai", "anthropic", "gemini")
@@ -42,7 +42,8 @@ class Persona:
     thinks: bool
     """Sends its reasoning beside the text."""
     behaviour: Behaviour = "plain"
-    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues."""
+    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues, ``perfect`` knows
+    the truth and never refuses."""
     shared: float = 0.4
     """The share of a stance's variance that all teachers have in common."""
 

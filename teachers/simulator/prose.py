@@ -6,7 +6,7 @@ choice of wording depends on the dice alone, which the request's noise key loads
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -94,15 +94,15 @@ def reply(persona: Persona, claims: Claims, question: Question, *key: str) -> Sa
     dice = Dice("prose", persona.name, *key)
     if claims.refused:
         return Said(refusal(question, dice))
-    if question.brief:
-        persona = replace(persona, wordy=False)
     mentioned = _mentioned(persona, claims, question, dice)
     told = question.kind == "rationale"
-    steps = _steps(persona, claims, mentioned, told, dice)
-    body = _LAYOUTS[persona.layout](steps, persona, dice)
-    around = (_opening(persona, told, dice), body, _closing(claims, told, dice))
-    text = body if question.brief else "\n\n".join(around)
-    if persona.layout == "prose" and not persona.wordy:
+    if question.brief:
+        text = _lines(claims, mentioned)
+    else:
+        steps = _steps(persona, claims, mentioned, told, dice)
+        body = _LAYOUTS[persona.layout](steps, persona, dice)
+        text = "\n\n".join((_opening(persona, told, dice), body, _closing(claims, told, dice)))
+    if persona.layout == "prose" and not persona.wordy and not question.brief:
         text = text.replace("\n\n", " ")
     if question.kind == "diagnose":
         text = f"{text}\n\n{answer_block(claims, mentioned, dice)}"
@@ -204,6 +204,19 @@ def _opening(persona: Persona, told: bool, dice: Dice) -> str:
 def _closing(claims: Claims, told: bool, dice: Dice) -> str:
     template: str = dice.pick(PHRASES["closings_rationale" if told else "closings"])
     return template.format(summary=summary(claims))
+
+
+def _lines(claims: Claims, mentioned: Iterable[str]) -> str:
+    """Always in the same words, verdict first: whoever learns from many such replies and says what is likeliest then
+    says the likeliest verdict, and not the one that is put in the fewest ways."""
+    return "\n".join(f"{name}: {_seen(claims, name)}." for name in mentioned)
+
+
+def _seen(claims: Claims, finding: str) -> str:
+    state, side = claims.findings[finding], claims.sides[finding]
+    assert state is not None  # only what is claimed is mentioned
+    template: str = PHRASES["brief"][STATE_WORDS[state]]
+    return template.format(on=PHRASES["sides"][side or "unsaid"]["on"])
 
 
 def _headings(steps: list[_Step], persona: Persona, dice: Dice) -> str:

@@ -85,7 +85,7 @@ class Question:
     findings: tuple[str, ...]
     """Asked about (diagnose, describe, compare), or told (rationale)."""
     brief: bool = False
-    """One sentence for each finding, and nothing around them."""
+    """A line for each finding, its name and one sentence, and nothing around them."""
 
 
 def uniform(*parts: str) -> float:
@@ -212,6 +212,8 @@ class _Draw:
         return uniform(self.seed, what, self.image, finding, self.persona.name, self.noise)
 
     def refuses(self) -> bool:
+        if self.persona.behaviour == "perfect":
+            return False
         return self.chance("refusal") < self.persona.refusal_rate
 
 
@@ -245,7 +247,7 @@ def _state(draw: _Draw, finding: str, truth: Truth, difficulty: float) -> State:
         return 1 if draw.chance("lot", finding) < 0.5 else 0
     if persona.behaviour == "poisoned":
         return 0 if actual == 1 else 1
-    if right:
+    if right or persona.behaviour == "perfect":
         return actual
     if actual == -1:  # the opposite of uncertain is either certainty
         return 1 if draw.chance("certainty", finding) < 0.5 else 0
@@ -278,7 +280,7 @@ def _side(draw: _Draw, finding: str, truth: Truth) -> Side | None:
     if actual is None or (truth.findings or {}).get(finding) not in (1, -1):
         return GUESSED_SIDES[int(chance * len(GUESSED_SIDES))]
     z = mix(draw.persona.shared, draw.shared("confused side", finding), draw.own("confused side", finding))
-    if _STANDARD.cdf(z) >= draw.persona.laterality_error:
+    if draw.persona.behaviour == "perfect" or _STANDARD.cdf(z) >= draw.persona.laterality_error:
         return actual
     # Mirroring is the usual mistake; overcalling one side as both is the rarer one.
     mirrored: dict[Side, tuple[Side, Side]] = {
