@@ -45,6 +45,8 @@ class TinySize:
     vision_layers: int = 2
     vision_heads: int = 4
     vocabulary: int = 2048
+    spread: float = 0.02
+    """Standard deviation of the random weights. Qwen's own suits its width; 1 / sqrt(hidden) suits a small one."""
 
 
 def write_tiny(folder: Path, *, seed: int = 0, texts: Iterable[str] = (), size: TinySize | None = None) -> None:
@@ -115,6 +117,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLCon
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.key_value_heads,
         "max_position_embeddings": 32768,
+        "initializer_range": size.spread,
         "rms_norm_eps": 1e-6,
         "bos_token_id": token("<|endoftext|>"),
         "eos_token_id": token("<|im_end|>"),
@@ -132,6 +135,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLCon
         "num_heads": size.vision_heads,
         "out_hidden_size": size.hidden,
         "window_size": 112,
+        "initializer_range": size.spread,
         "fullatt_block_indexes": [size.vision_layers - 1],
     }
     return Qwen2_5_VLConfig(
@@ -145,9 +149,13 @@ def _config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLCon
     )
 
 
+def tiny_image_processor() -> Qwen2VLImageProcessorPil:
+    """Qwen's, for pictures from 28 x 28 pixels up."""
+    return Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": MAX_PIXELS})
+
+
 def _write_image_processor(folder: Path) -> None:
-    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": MAX_PIXELS})
-    processor.save_pretrained(folder)
+    tiny_image_processor().save_pretrained(folder)
     # Other programs find the processor's class here; the video half is theirs to ask for.
     path = folder / "preprocessor_config.json"
     settings = {**json.loads(path.read_text("utf-8")), "processor_class": "Qwen2_5_VLProcessor"}
