@@ -12,37 +12,42 @@ neither of the two is shown to be better than chance, so that whoever claims not
 claims nothing.
 
 A negative control fails where low is above 0, holds where a gain worth having is excluded, and is undecided
-otherwise: with two that are at chance it has controlled nothing. It is judged on AUROC too, which moves where
-greedy answers do not.
+otherwise.
+
+The positive control is a student of a teacher that is always right. While its balanced accuracy is not above
+``LEARNT``, the students of this lab cannot learn, and every verdict on one is "undecided".
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from cxr_max.drift.states import PRESENT
 from cxr_max.eval.answers import Data
-from cxr_max.eval.bootstrap import Draws, difference, estimate, macro, resample
+from cxr_max.eval.bootstrap import Draws, difference, estimate, resample
 from cxr_max.eval.conditions import ORIGINAL
 from cxr_max.eval.metrics.measured import Measured
 from cxr_max.eval.tasks.robustness import voted
 from cxr_max.findings import FINDINGS
-from cxr_max.lab.settings import FINDINGS_ASKED
+from cxr_max.lab.settings import FINDINGS_ASKED, POSITIVE
 
 MARGIN: Final = 0.02
 """Of balanced accuracy: a gain worth having."""
+LEARNT: Final = 0.9
+"""Balanced accuracy of the positive control, from which on the others' mean anything."""
 RULE: Final = (
     "A claim says that a difference is above 0. Its 95% interval is over resamples of patients, paired, and over"
     " seeds where there are several. Reproduced: the interval lies above 0. Not reproduced: its upper end is at"
     f" most {MARGIN}. Undecided: anything else, and what cannot be told, because fewer than 10 patients decide it"
     " or because neither of the two is shown to be better than chance. A negative control fails where the interval"
-    f" lies above 0, holds where its upper end is at most {MARGIN} and something can be told, and is undecided"
-    " otherwise; it is judged on AUROC too."
+    f" lies above 0, holds where its upper end is at most {MARGIN}, and is undecided otherwise. All is undecided"
+    f" while the positive control, a student of a teacher that is always right, is not above {LEARNT}."
 )
 Verdict = Literal["reproduced", "not reproduced", "undecided", "holds", "fails", "no data"]
 AT_CHANCE: Final = "neither is shown to be better than chance"
+UNTAUGHT: Final = "the positive control has not learnt"
 Key = tuple[str, str]
 """Who, and on which test."""
 Table = Mapping[Key, Draws]
@@ -102,10 +107,6 @@ ASKED: Final = (
     _Asked("With correlated errors, APO beats SFT", "correlated-apo", "correlated-sft"),
     _Asked("Control: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", control=True),
     _Asked("Control: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", control=True),
-    _Asked("Control, AUROC: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", "auroc", True),
-    _Asked(
-        "Control, AUROC: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", "auroc", True
-    ),
 )
 
 
@@ -124,14 +125,26 @@ def judge(table: Table, inherited: Draws | None) -> list[Claim]:
         first, second = table.get((asked.first, asked.where)), table.get((asked.second, asked.where))
         if first is not None and second is not None:
             claims.append(_claim(asked.sentence, first, second, control=asked.control))
-    return claims
+    return claims if learnt(table) else [_untold(claim) for claim in claims]
+
+
+def learnt(table: Table) -> bool:
+    """Whether the positive control has learnt what it was taught."""
+    found = table.get((POSITIVE, "test"))
+    value = None if found is None else found.measured.value
+    return value is not None and value > LEARNT
+
+
+def _untold(claim: Claim) -> Claim:
+    return claim if claim.verdict == "no data" else replace(claim, verdict="undecided", note=UNTAUGHT)
 
 
 def _claim(sentence: str, first: Draws, second: Draws, *, control: bool) -> Claim:
     found = difference(first, second)
     if found.value is None or found.low is None or found.high is None:
         return Claim(sentence, "no data", found.value, None, None, found.reason or found.distrust or "")
-    note = found.distrust or (AT_CHANCE if _at_chance(first) and _at_chance(second) else "")
+    vain = not control and _at_chance(first) and _at_chance(second)
+    note = found.distrust or (AT_CHANCE if vain else "")
     verdict = _control(found.low, found.high, note) if control else _judged(found.low, found.high, note)
     return Claim(sentence, verdict, found.value, found.low, found.high, note)
 
@@ -161,11 +174,6 @@ def _control(low: float, high: float, note: str) -> Verdict:
 
 def _constant(value: float, like: Draws) -> Draws:
     return Draws(Measured(value), np.full_like(like.values, value), like.patients, "smooth", like.bounds)
-
-
-def over_findings(drawn: Mapping[Any, Draws], metric: str) -> Draws:
-    """The mean over the findings that were asked about, of those that have a value."""
-    return macro([drawn["generalization", metric, name, None, None] for name in FINDINGS_ASKED])
 
 
 def over_seeds(several: Sequence[Draws]) -> Draws:

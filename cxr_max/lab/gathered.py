@@ -15,7 +15,7 @@ from cxr_max.eval.scored import Part, Ruler, counted, pairs
 from cxr_max.eval.tasks.robustness import voted
 from cxr_max.eval.verify import Verified, verify
 from cxr_max.findings import FINDINGS
-from cxr_max.lab.claims import inheritance, over_findings, over_seeds
+from cxr_max.lab.claims import inheritance, over_seeds
 from cxr_max.lab.plan import students
 from cxr_max.lab.settings import FINDINGS_ASKED, Settings
 from cxr_max.lab.stages import evaluated
@@ -26,9 +26,7 @@ BEST: Final = "best teacher"
 VOTE: Final = "teachers' vote"
 COLUMNS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("balanced accuracy", "test", "generalization", "balanced_accuracy"),
-    ("AUROC", "test", "generalization", "auroc"),
     ("balanced accuracy, other hospital", "shifted", "generalization", "balanced_accuracy"),
-    ("AUROC, other hospital", "shifted", "generalization", "auroc"),
     ("gives no answer", "test", "generalization", "refusal_rate"),
     ("worth of the picture", "test", "consistency", "image_gain"),
     ("agrees with the vote", "test", "consistency", "consensus_agreement"),
@@ -37,7 +35,11 @@ COLUMNS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("text and answer agree", "test", "consistency", "reasoning_agreement"),
     ("loss on worse pictures", "test", "robustness", "mean_loss"),
 )
-"""Title, test, task and metric. Accuracy and AUROC are means over the findings that were asked about."""
+"""Title, test, task and metric. Balanced accuracy is a mean over the findings that were asked about.
+
+The harness's AUROC is left out: it asks for each finding as the first line of an answer, a place in which the tiny
+student has never seen four of the five.
+"""
 _CONDITIONS: Final = {"mean_loss": "severity 3"}
 
 
@@ -48,7 +50,7 @@ class Gathered:
     lab: Settings
     verified: dict[tuple[str, str, int], Verified]
     accuracy: dict[tuple[str, str], Draws]
-    """Balanced accuracy over the findings asked about, by who and where, over all seeds; of ``auroc``, AUROC."""
+    """Balanced accuracy over the findings asked about, by who and where, over all seeds."""
     columns: dict[tuple[str, int], Draws | None]
     """By who and number of the column."""
     inherited: Draws | None
@@ -82,9 +84,6 @@ def gather(out: Path, lab: Settings) -> Gathered:
         for who, where, seed in verified
         if seed == 0
     }
-    for who in students(lab):
-        drawn = [over_findings(_drawn(one), "auroc") for one in _seeds(verified, who, "test")]
-        accuracy[who, "auroc"] = over_seeds(drawn)
     best = best_on_tuning(accuracy)
     for where in ("test", "shifted"):
         accuracy[MEAN, where] = macro([accuracy[name, where] for name in PERSONAS])
@@ -95,7 +94,7 @@ def gather(out: Path, lab: Settings) -> Gathered:
         for number, column in enumerate(COLUMNS):
             columns[who, number] = _column(verified, who, column)
     columns |= {(name, 0): accuracy[name, "test"] for name in (MEAN, VOTE)}
-    columns |= {(name, 2): accuracy[name, "shifted"] for name in (MEAN, VOTE)}
+    columns |= {(name, 1): accuracy[name, "shifted"] for name in (MEAN, VOTE)}
     inherited = over_seeds([inheritance(one.data, 0, 1000) for one in _seeds(verified, "sft-all", "test")])
     return Gathered(lab, verified, accuracy, columns, inherited, best)
 
@@ -122,8 +121,6 @@ def _column(
     for one in _seeds(verified, who, where):
         if metric == "balanced_accuracy":
             found.append(balanced(one))
-        elif task == "generalization" and metric != "refusal_rate":
-            found.append(over_findings(_drawn(one), metric))
         else:
             drawn = _drawn(one).get((task, metric, None, _CONDITIONS.get(metric), None))
             if drawn is None or drawn.measured.value is None:

@@ -27,10 +27,12 @@ def stages(lab: Settings) -> tuple[Stage, ...]:
 
 def _stages(lab: Settings) -> Iterator[Stage]:
     seeds = range(lab.seeds)
-    yield Stage("build:train:0", weight=_ask(lab.train))
     base = ("school:base:0",) if lab.base == "tiny" else ()
     if base:
-        yield Stage("school:base:0", ("build:train:0",), weight=0.14 * lab.school)
+        yield Stage("eyes:base:0", weight=0.011 * lab.eyes)
+    yield Stage("build:train:0", weight=_ask(lab.train))
+    if base:
+        yield Stage("school:base:0", ("eyes:base:0", "build:train:0"), weight=0.017 * lab.school)
     for which, studies in (("tune", lab.tune), ("test", lab.test), ("shifted", lab.shifted)):
         yield Stage(f"build:{which}:0", weight=_ask(studies))
     for seed in seeds:
@@ -41,15 +43,17 @@ def _stages(lab: Settings) -> Iterator[Stage]:
 
 def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
     own = [which for which in lab.ablations if which in _OWN_WORLD]
-    for which in ("train", "one", "noise", *own):
+    for which in ("train", "noise", "truth", *own):
         if (which, seed) != ("train", 0):
-            yield Stage(f"build:{which}:{seed}", weight=_ask(lab.train))
+            share = {"truth": 1 / 7, "three": 3 / 7}.get(which, 1.0)
+            yield Stage(f"build:{which}:{seed}", weight=_ask(lab.train * share))
     for which in ("train", "noise", *own):
         yield Stage(f"consensus:{which}:{seed}", (f"build:{which}:{seed}",), 2)
-    learn, prefer = 0.7 * lab.train, 0.15 * lab.train
+    learn, prefer = 0.12 * lab.train, 0.065 * lab.train
     yield Stage(f"train:sft-all:{seed}", (*base, f"build:train:{seed}"), learn)
-    yield Stage(f"train:sft-one:{seed}", (*base, f"build:one:{seed}"), learn / 3)
     yield Stage(f"train:noise-sft:{seed}", (*base, f"build:noise:{seed}"), learn)
+    yield Stage(f"train:sft-one:{seed}", (*base, f"build:train:{seed}"), learn / 3)
+    yield Stage(f"train:truth-sft:{seed}", (*base, f"build:truth:{seed}"), learn / 3)
     after = (f"train:sft-all:{seed}", f"consensus:train:{seed}")
     apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(arm for arm in lab.ablations if arm not in _OWN_WORLD)]
     for arm in apos:
@@ -61,7 +65,7 @@ def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
         yield Stage(f"train:{which}-apo:{seed}", first, prefer)
     for arm in students(lab):
         needs = (f"train:{arm}:{seed}", "build:test:0", "build:shifted:0")
-        yield Stage(f"eval:{arm}:{seed}", needs, 5 + 0.12 * (lab.test + lab.shifted))
+        yield Stage(f"eval:{arm}:{seed}", needs, 6 + 0.03 * (lab.test + lab.shifted))
 
 
 def students(lab: Settings) -> tuple[str, ...]:
@@ -72,5 +76,5 @@ def students(lab: Settings) -> tuple[str, ...]:
     return (*ARMS, *CONTROLS, *ablated)
 
 
-def _ask(studies: int) -> float:
-    return 4 + 0.03 * studies
+def _ask(studies: float) -> float:
+    return 4 + 0.04 * studies

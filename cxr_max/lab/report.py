@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from cxr_max.eval.bootstrap import CONVENTION, Estimate
 from cxr_max.eval.html import environment
-from cxr_max.lab.claims import AT_CHANCE, RULE, Claim, judge
+from cxr_max.lab.claims import AT_CHANCE, LEARNT, RULE, Claim, judge, learnt
 from cxr_max.lab.gathered import COLUMNS, Gathered, course, gather, thinned
 from cxr_max.lab.plan import stages, students
 from cxr_max.lab.schedule import seconds
-from cxr_max.lab.settings import ARMS, CONTROLS, FINDINGS_ASKED, SINGLE, Settings
+from cxr_max.lab.settings import ARMS, CONTROLS, FINDINGS_ASKED, POSITIVE, SINGLE, Settings
 from cxr_max.lab.stages import folder
 from cxr_max.shards import canonical_json, write_text
 
@@ -24,11 +24,12 @@ INKS: Final = ("#1b5ea8", "#c2410c", "#15803d", "#7c3aed", "#a16207", "#be185d")
 """Told apart by hue and lightness; every line is named in the legend too."""
 _APOS: Final = ("dpo", "apo", "apo-anchor", "apo-shuffled", "noise-apo")
 CURVES: Final = (
-    ("SFT: loss per token", "nats", "loss", ("sft-one", "sft-all", "noise-sft")),
+    ("SFT: loss per token", "nats", "loss", ("sft-one", "sft-all", "noise-sft", POSITIVE)),
     ("Preference: reward margin, preferred minus dispreferred", "nats", "reward_margin", _APOS),
     ("Preference: shift of the preferred text's log-probability", "nats", "chosen_logp_shift", _APOS),
 )
 EXAMPLES: Final = 2
+_DRIFT: Final = ("consensus_agreement", "reasoning_agreement", "balanced_accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def write_report(out: Path, lab: Settings) -> list[Claim]:
         lab=lab,
         gathered=gathered,
         columns=[title for title, *_ in COLUMNS],
+        drift=[[metric for *_, metric in COLUMNS].index(name) for name in _DRIFT],
         claims=claims,
         rule=RULE,
         convention=CONVENTION.replace("2000", "1000").replace("2,000", "1,000"),
@@ -108,6 +110,7 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
             "undecided": "whether APO with an anchor is better than SFT is undecided here",
         }.get(main.verdict, "there is no number for APO against SFT")
         said.append(f"{words[0].upper()}{words[1:]}: {main.numbers} balanced accuracy.")
+    said.append(_positive(gathered))
     controls = [claim for claim in claims if claim.sentence.startswith("Control")]
     held = [claim for claim in controls if claim.verdict == "holds"]
     failed = [claim.sentence for claim in controls if claim.verdict == "fails"]
@@ -125,12 +128,24 @@ def summary(claims: Sequence[Claim], gathered: Gathered) -> list[str]:
     vain = sum(claim.note == AT_CHANCE for claim in claims)
     if vain:
         said.append(
-            f"In {vain} of the comparisons neither side is better than chance: greedy answers that call (almost)"
-            " everything absent cannot show who is better. AUROC, which asks how sure the student is, may still."
+            f"In {vain} of the comparisons neither side is better than chance: answers that call (almost)"
+            " everything absent cannot show who is better."
         )
     if gathered.lab.seeds == 1:
         said.append("One seed: the intervals are over patients only, and another seed may fall elsewhere.")
     return said
+
+
+def _positive(gathered: Gathered) -> str:
+    value = number(gathered.accuracy[POSITIVE, "test"].measured.value)
+    if learnt(gathered.accuracy):
+        return (
+            f"The positive control holds: taught by a teacher that is always right, the student reaches {value}."
+        )
+    return (
+        f"The positive control FAILS: taught by a teacher that is always right, the student reaches {value}, not"
+        f" over {LEARNT}. These students cannot learn, and nothing on this page tells how well they were taught."
+    )
 
 
 def chart(out: Path, lab: Settings, title: str, unit: str, metric: str, arms: Sequence[str]) -> Chart:
@@ -168,8 +183,13 @@ def profile(out: Path, lab: Settings) -> list[tuple[str, int, float]]:
 
 
 def _seen(out: Path, lab: Settings) -> Mapping[str, Any]:
-    path = folder(out, "school", "base", 0) / "seen.json"
-    return json.loads(path.read_text("utf-8")) if lab.base == "tiny" else {}
+    """By sign, AUROC and balanced accuracy of the eyes, and balanced accuracy of what is said under code names."""
+    if lab.base != "tiny":
+        return {}
+    eyes, said = (
+        json.loads((folder(out, what, "base", 0) / "seen.json").read_text("utf-8")) for what in ("eyes", "school")
+    )
+    return {name: {**one, "said": said[name]} for name, one in eyes.items()}
 
 
 def _examples(out: Path, gathered: Gathered) -> list[dict[str, Any]]:

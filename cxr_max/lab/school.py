@@ -1,7 +1,7 @@
-"""A base that can see: the tiny student learns the phantoms' signs under code names, before any teacher speaks.
+"""A base that speaks of what it sees: it names the phantoms' signs in code, and learns how one writes.
 
-Like the real base it has eyes and no diagnosis: every painted finding has a code name here, and which code is
-which finding it has to learn from the teachers. So what it knows cannot leak into the comparison of the arms.
+Like the real base it has eyes and words, and no diagnosis: which sign is which finding it has to learn from the
+teachers. So what it knows cannot leak into the comparison of the arms.
 """
 
 import random
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
 from cxr_max import prompts
 from cxr_max.builders.sources.registry import open_source
+from cxr_max.eval.metrics.classification import balanced_accuracy
 from cxr_max.image_set import ImageSet
+from cxr_max.lab.eyes import STUDENT, TOWER
 from cxr_max.lab.settings import PROMPT
 from cxr_max.lab.world import source
 from cxr_max.radiograph import rendering_id
@@ -31,47 +34,48 @@ from cxr_max.student.tiny import write_tiny
 from cxr_max.student.training import Watch
 
 QUESTION: Final = "Which signs are in the picture?"
-CODES: Final = ("alpha", "bravo", "carol", "delta", "echo", "fox", "golf", "hotel", "india")
-SIGNS: Final = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Lung Lesion", "Pleural Effusion", "Pneumonia",
-    "Pneumothorax", "Support Devices",
-)  # fmt: skip
+CODES: Final = {
+    "Pneumonia": "alpha", "Support Devices": "bravo", "Consolidation": "carol", "Atelectasis": "delta",
+    "Edema": "echo", "Cardiomegaly": "fox", "Pneumothorax": "golf", "Pleural Effusion": "hotel",
+}  # fmt: skip
+"""In this order, in which no finding has the place that it has in an answer: the place too would tell."""
 SEEN: Final = 200
-"""Further phantoms on which it is tried whether the base sees."""
+"""Further phantoms on which it is tried whether the base says what it sees."""
+WRITING: Final = 0.4
+"""Texts, of the pictures."""
 _AT_ONCE: Final = 50
 
 
-def school(out: Path, count: int, texts: Sequence[str], recipe: Recipe, watch: Watch) -> None:
-    """Write the base to ``out/student``, and what it sees to ``out/seen.json``.
+def school(out: Path, eyes: Path, count: int, texts: Sequence[str], recipe: Recipe, watch: Watch) -> None:
+    """Write the base to ``out/student``, and how well it says what it sees to ``out/seen.json``.
 
-    Two courses: to see, and to write. In the second, the eyes stay as they are, and signs alternate
-    with texts about other pictures.
+    Signs under code names alternate with texts that belong to other pictures. The eyes stay as they are.
 
     Args:
+        eyes: the folder of ``lab.eyes``.
         texts: the teachers', for the tokenizer, and to learn how one writes.
     """
     lessons = _lessons("school", count, out)
-    course = {"learning_rate": 1e-3, "images_per_step": 8, "images_per_pass": 8}
-    seeing = recipe.sft.model_copy(update={**course, "epochs": 5})
-    blank = _blank(out, texts, lessons)
-    whole = recipe.model_copy(update={"sft": seeing, "model": recipe.model.model_copy(update={"vision": True})})
-    train_sft(str(blank), lessons, whole, out / "signs", data=source("school"), watch=watch)
-    writing = recipe.sft.model_copy(update={**course, "epochs": 1})
-    mixed = [*lessons[: count // 2], *_writing(lessons[: 3 * count // 5], texts)]
-    train_sft(
-        str(out / "signs" / "student"), mixed, recipe.model_copy(update={"sft": writing}), out,
-        data=f"{source('school')} and texts", watch=watch,
-    )  # fmt: skip
+    mixed = [*lessons, *_writing(lessons[: round(WRITING * count)], texts)]
+    course = {"learning_rate": 3e-3, "images_per_step": 16, "images_per_pass": 16, "epochs": 1}
+    schooling = recipe.model_copy(update={"sft": recipe.sft.model_copy(update=course)})
+    blank = _blank(out, eyes, texts, lessons)
+    train_sft(str(blank), mixed, schooling, out, data=f"{source('school')} and texts", watch=watch)
     seen = _seen(out / "student", _lessons("seen", min(SEEN, count), out))
     write_text(out / "seen.json", canonical_json(seen))
 
 
-def _blank(out: Path, texts: Iterable[str], lessons: Sequence[Lesson]) -> Path:
+def _blank(out: Path, eyes: Path, texts: Iterable[str], lessons: Sequence[Lesson]) -> Path:
     base = out / "blank"
     if not base.exists():
         partial = out / "blank.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        write_tiny(partial, seed=0, texts=[*texts, *(lesson.replies[0] for lesson in lessons[:50])])
+        write_tiny(
+            partial, texts=[*texts, *(lesson.replies[0] for lesson in lessons[:50]), QUESTION], size=STUDENT
+        )
+        model = open_student(str(partial)).model
+        model.model.visual.load_state_dict(torch.load(eyes / TOWER, weights_only=True))
+        model.save_pretrained(partial)
         partial.replace(base)
     return base
 
@@ -95,12 +99,11 @@ def _lesson(study: Study) -> Lesson:
 
 def _signs(study: Study) -> str:
     findings = study.reference_findings or {}
-    pairs = zip(CODES, SIGNS, strict=True)
-    return "\n".join(f"{code} {'yes' if findings[name] == 1 else 'no'}" for code, name in pairs)
+    return "\n".join(f"{code}: {'yes' if findings[name] == 1 else 'no'}" for name, code in CODES.items())
 
 
-def _seen(student: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, float]]:
-    """Of each sign, the greedy answer's accuracy and balanced accuracy on phantoms that it never saw."""
+def _seen(student: Path, lessons: Sequence[Lesson]) -> dict[str, float | None]:
+    """Of each sign, the greedy answer's balanced accuracy on phantoms that it never saw."""
     opened = open_student(str(student))
     said: list[str] = []
     for start in range(0, len(lessons), _AT_ONCE):
@@ -110,11 +113,8 @@ def _seen(student: Path, lessons: Sequence[Lesson]) -> dict[str, dict[str, float
         ]
         said += [one.text for one in generate(opened, asked)]
     found = {}
-    for code, name in zip(CODES, SIGNS, strict=True):
-        truth = np.array([f"{code} yes" in lesson.replies[0] for lesson in lessons])
-        claim = np.array([f"{code} yes" in text for text in said])
-        rates = [
-            float((claim == truth)[truth == state].mean()) for state in (True, False) if (truth == state).any()
-        ]
-        found[name] = {"accuracy": float((claim == truth).mean()), "balanced_accuracy": float(np.mean(rates))}
+    for name, code in CODES.items():
+        truth = np.array([f"{code}: yes" in lesson.replies[0] for lesson in lessons])
+        claim = np.array([f"{code}: yes" in text for text in said])
+        found[name] = balanced_accuracy(truth, claim).measured().value
     return found

@@ -5,17 +5,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from cxr_max.builders.sources.phantom import ASKED
+
 RECIPE: Final = Path(__file__).with_name("recipe.toml")
 """Of the tiny base; a lab that was begun with another one is another lab."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise it whenever the same settings would give other numbers."""
-FINDINGS_ASKED: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "Pneumothorax")
+FINDINGS_ASKED: Final = ASKED
 """Those of MS-CXR-T, for which the teachers' accuracies are published; the prompt ``diagnose_five`` names them."""
 PROMPT: Final = "diagnose_five"
 SINGLE: Final = "sim-gpt-5-nano"
 """The one teacher of ``sft-one``: the best published average."""
 ARMS: Final = ("sft-one", "sft-all", "dpo", "apo", "apo-anchor")
-CONTROLS: Final = ("apo-shuffled", "noise-sft", "noise-apo")
+POSITIVE: Final = "truth-sft"
+"""The positive control: SFT on one teacher that is always right. Unless it learns, no failure means a thing."""
+CONTROLS: Final = (POSITIVE, "noise-sft", "noise-apo", "apo-shuffled")
 ABLATIONS: Final = ("anchor-1", "three", "poisoned", "uncorrelated", "correlated")
 """Each an APO with anchor, beside the SFT it starts from; ``anchor-1`` starts from ``sft-all``."""
 
@@ -28,13 +32,15 @@ class Settings:
     seeds: int
     base: str = "tiny"
     """Or a model's name or folder: then no base is schooled, and the paper's recipe trains it."""
-    school: int = 3000
-    """Phantoms that the tiny base learns to see from."""
-    train: int = 320
-    tune: int = 100
-    test: int = 200
-    shifted: int = 120
-    unlike: int = 24
+    eyes: int = 16000
+    """Phantoms that the tiny base's eyes learn from."""
+    school: int = 6000
+    """Phantoms that it learns to speak of."""
+    train: int = 1500
+    tune: int = 200
+    test: int = 400
+    shifted: int = 200
+    unlike: int = 40
     """Test studies that are asked about under other conditions too."""
     ablations: tuple[str, ...] = ()
 
@@ -45,10 +51,8 @@ class Settings:
 
 PRESETS: Final = {
     "quick": Settings("quick", seeds=1),
-    "paper": Settings(
-        "paper", seeds=5, school=4000, train=800, test=400, shifted=300, unlike=60, ablations=ABLATIONS
-    ),
-    "miniature": Settings("miniature", seeds=1, school=16, train=8, tune=6, test=6, shifted=6, unlike=2),
+    "paper": Settings("paper", seeds=5, test=800, shifted=400, unlike=80, ablations=ABLATIONS),
+    "miniature": Settings("miniature", seeds=1, eyes=32, school=16, train=8, tune=6, test=6, shifted=6, unlike=2),
 }
 """``miniature`` shows that the stages fit together, and nothing else."""
 

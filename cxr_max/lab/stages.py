@@ -58,9 +58,9 @@ class Told:
 def run(out: Path, lab: Settings, name: str) -> None:
     """Do one stage; everything that it needs is there."""
     what, which, seed = name.split(":")
-    {"build": _build, "school": _school, "consensus": _consensus, "train": _train, "eval": _eval}[what](
-        out, lab, which, int(seed)
-    )
+    {"build": _build, "eyes": _eyes, "school": _school, "consensus": _consensus, "train": _train, "eval": _eval}[
+        what
+    ](out, lab, which, int(seed))
 
 
 def folder(out: Path, what: str, which: str, seed: int) -> Path:
@@ -75,7 +75,7 @@ def _build(out: Path, lab: Settings, which: str, seed: int) -> None:
     studies = {"tune": lab.tune, "test": lab.test, "shifted": lab.shifted}.get(which, lab.train)
     asked = BuildRequest(
         source(which, seed),
-        teachers(which, SINGLE),
+        teachers(which),
         place,
         prompt=PROMPT,
         studies=studies,
@@ -99,12 +99,19 @@ def recipe_of(lab: Settings, seed: int) -> Recipe:
     return recipe.model_copy(update=seeded)
 
 
+def _eyes(out: Path, lab: Settings, which: str, seed: int) -> None:
+    from cxr_max.lab.eyes import eyes
+
+    eyes(folder(out, "eyes", which, seed), lab.eyes, Told())
+
+
 def _school(out: Path, lab: Settings, which: str, seed: int) -> None:
     from cxr_max.lab.school import school
 
     release = folder(out, "build", "train", 0) / "release"
     texts = [reply for lesson in sft_lessons(release, open_pixels(release)) for reply in lesson.replies]
-    school(folder(out, "school", which, seed), lab.school, texts, recipe_of(lab, 0), Told())
+    seeing = folder(out, "eyes", which, seed)
+    school(folder(out, "school", which, seed), seeing, lab.school, texts, recipe_of(lab, 0), Told())
 
 
 def _base(out: Path, lab: Settings) -> str:
@@ -114,11 +121,15 @@ def _base(out: Path, lab: Settings) -> str:
 def _train(out: Path, lab: Settings, arm: str, seed: int) -> None:
     place, recipe = folder(out, "train", arm, seed), recipe_of(lab, seed)
     if arm.endswith("-sft") or arm.startswith("sft-"):
-        from cxr_max.builders.train import train
+        from cxr_max.student.sft import train_sft
 
-        world = {"sft-all": "train", "sft-one": "one"}.get(arm, arm.removesuffix("-sft"))
-        release = folder(out, "build", world, seed)
-        train("sft", release, _base(out, lab), recipe, place, None, False, Told())
+        world = "train" if arm.startswith("sft-") else arm.removesuffix("-sft")
+        release = folder(out, "build", world, seed) / "release"
+        lessons = sft_lessons(release, open_pixels(release))
+        if arm == "sft-one":
+            lessons = of_one(lessons, SINGLE)
+        data = f"{read_manifest(release)['trajectories_digest']} {arm}"
+        train_sft(_base(out, lab), lessons, recipe, place, data=data, watch=Told())
         return
     from cxr_max.student.critique import train_apo
 
@@ -136,6 +147,16 @@ def _train(out: Path, lab: Settings, arm: str, seed: int) -> None:
         data=f"{read_manifest(release)['trajectories_digest']} {arm}",
         watch=Told(),
     )
+
+
+def of_one(lessons: Sequence[Lesson], teacher: str) -> list[Lesson]:
+    """What one of the teachers wrote."""
+    chosen = []
+    for lesson in lessons:
+        replies = tuple(reply for reply, by in zip(lesson.replies, lesson.teachers, strict=True) if by == teacher)
+        if replies:
+            chosen.append(replace(lesson, replies=replies, teachers=(teacher,) * len(replies)))
+    return chosen
 
 
 def taught(arm: str, lessons: Sequence[Lesson], seed: int) -> list[Lesson]:

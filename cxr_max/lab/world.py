@@ -8,15 +8,20 @@ import json
 from pathlib import Path
 from typing import Final
 
+from cxr_max.builders.sources.phantom import Population
+from cxr_max.lab.settings import SINGLE
 from cxr_max.teachers.simulator.personas import PERSONAS
 
 SIZE: Final = 112
 """Pixels: 8 x 8 patches, 16 tokens of the student."""
-_SEEDS: Final = {"school": 1, "tune": 2, "test": 5, "shifted": 6, "seen": 4}
+PERCENT: Final = 25
+"""Of the studies, that have each of the five findings."""
+PERCENT_SHIFTED: Final = 12
+SEEDS: Final = {"school": 1, "tune": 2, "test": 5, "shifted": 6, "seen": 4}
 _TRAIN: Final = 100
 """And on: one for each seed of the lab."""
 VARIANTS: Final = {
-    "train": "misled", "one": "misled", "three": "misled", "poisoned": "misled", "tune": "misled",
+    "train": "misled", "truth": "perfect", "three": "misled", "poisoned": "misled", "tune": "misled",
     "test": "misled", "shifted": "misled", "noise": "noise", "uncorrelated": "misled,shared=0",
     "correlated": "misled,shared=0.8",
 }  # fmt: skip
@@ -25,17 +30,23 @@ _POISONED: Final = "sim-glm-4.5v"
 _THREE: Final = ("sim-gpt-5-nano", "sim-claude-sonnet-4", "sim-qwen-vl-max")
 
 
+def population(which: str) -> Population:
+    """Whose phantoms these are."""
+    return Population(percent=PERCENT) if which != "shifted" else Population(shifted=True, percent=PERCENT_SHIFTED)
+
+
 def source(which: str, seed: int = 0) -> str:
     """The source spec of a set of phantoms. Training sets of one seed are the same phantoms, whoever is asked."""
-    if which in _SEEDS:
-        split = {"tune": ",validation", "school": ",train", "seen": ",test"}.get(which, ",test")
-        return f"phantom:{_SEEDS[which]},{SIZE}px{split}{',shifted' if which == 'shifted' else ''}"
-    return f"phantom:{_TRAIN + seed},{SIZE}px,train"
+    people = population(which)
+    options = f"{SIZE}px,{people.percent}%{',shifted' if people.shifted else ''}"
+    if which in SEEDS:
+        return f"phantom:{SEEDS[which]},{options},{'validation' if which == 'tune' else 'test'}"
+    return f"phantom:{_TRAIN + seed},{options},train"
 
 
-def teachers(which: str, single: str) -> str:
+def teachers(which: str) -> str:
     """Who is asked, as ``--teachers`` takes it."""
-    return {"one": single, "three": ",".join(_THREE)}.get(which, ",".join(PERSONAS))
+    return {"truth": SINGLE, "three": ",".join(_THREE)}.get(which, ",".join(PERSONAS))
 
 
 def write_roster(path: Path, which: str) -> None:

@@ -14,13 +14,29 @@ from cxr_max.eval.answers import Answers, nothing
 from cxr_max.eval.bootstrap import Draws
 from cxr_max.eval.metrics.measured import Measured
 from cxr_max.findings import FINDINGS
-from cxr_max.lab.claims import AT_CHANCE, MARGIN, inheritance, judge, over_seeds, verdict_of
-from cxr_max.lab.settings import FINDINGS_ASKED
+from cxr_max.lab import claims
+from cxr_max.lab.claims import (
+    AT_CHANCE,
+    LEARNT,
+    MARGIN,
+    UNTAUGHT,
+    Claim,
+    Table,
+    inheritance,
+    over_seeds,
+    verdict_of,
+)
+from cxr_max.lab.settings import FINDINGS_ASKED, POSITIVE
 
 
 def drawn(value: float, spread: float = 0.01, seed: int = 0, patients: int = 100) -> Draws:
     values = np.random.default_rng(seed).normal(value, spread, 1000)
     return Draws(Measured(value), values, patients, "smooth", (0.0, 1.0))
+
+
+def judge(table: Table, inherited: Draws | None) -> list[Claim]:
+    """Where the students can learn."""
+    return claims.judge({(POSITIVE, "test"): drawn(0.97), **table}, inherited)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +71,20 @@ def test_a_control_fails_only_where_something_is_gained() -> None:
         assert [claim.verdict for claim in judge(table, None)] == [verdict]
 
 
-def test_a_control_between_two_at_chance_has_controlled_nothing() -> None:
+def test_noise_that_teaches_nothing_is_a_control_that_holds() -> None:
     table = {("noise-apo", "test"): drawn(0.5, 0.001, seed=1), ("noise-sft", "test"): drawn(0.5, 0.001)}
-    assert [claim.verdict for claim in judge(table, None)] == ["undecided"]
+    assert [claim.verdict for claim in judge(table, None)] == ["holds"]
 
 
-def test_a_control_that_gains_in_auroc_alone_fails() -> None:
-    table = {("apo-shuffled", "auroc"): drawn(0.6, seed=1), ("sft-all", "auroc"): drawn(0.45)}
-    assert [claim.verdict for claim in judge(table, None)] == ["fails"]
+@pytest.mark.parametrize("control", [{}, {(POSITIVE, "test"): drawn(LEARNT)}, {(POSITIVE, "test"): drawn(0.5)}])
+def test_nothing_is_told_by_students_that_cannot_learn(control: Table) -> None:
+    table = {
+        **control, ("apo-anchor", "test"): drawn(0.8, seed=1), ("sft-all", "test"): drawn(0.6),
+        ("noise-apo", "test"): drawn(0.5, seed=2), ("noise-sft", "test"): drawn(0.5),
+    }  # fmt: skip
+    found = claims.judge(table, drawn(0.3))
+    assert len(found) == 3
+    assert {(claim.verdict, claim.note) for claim in found} == {("undecided", UNTAUGHT)}
 
 
 def _inheriting(model: np.ndarray) -> tuple[float, float]:
@@ -70,7 +92,7 @@ def _inheriting(model: np.ndarray) -> tuple[float, float]:
     chance = np.random.default_rng(0)
     truth, places = chance.random((400, 5)) < 0.15, [FINDINGS.index(name) for name in FINDINGS_ASKED]
     vote = np.where(truth, chance.random(truth.shape) < 0.4, chance.random(truth.shape) < 0.2)
-    claims = vote if model.shape == () else model
+    said = vote if model.shape == () else model
 
     def coded(present: np.ndarray) -> Any:
         states = np.full((400, 14), ABSENT, np.int8)
@@ -79,9 +101,9 @@ def _inheriting(model: np.ndarray) -> tuple[float, float]:
 
     reference = SimpleNamespace(states=coded(truth).states, subjects=np.array([f"p{n // 2}" for n in range(400)]))
     peers = {name: answers_of(coded(vote)) for name in ("one", "two", "three")}
-    data = SimpleNamespace(reference=reference, peers=peers, under=lambda _: coded(claims))
+    data = SimpleNamespace(reference=reference, peers=peers, under=lambda _: coded(said))
     data.of_split = lambda _: data
-    wrong, vote_wrong = claims != truth, vote != truth
+    wrong, vote_wrong = said != truth, vote != truth
     crude = float(wrong[vote_wrong].mean() - wrong[~vote_wrong].mean())
     found = inheritance(data, 0, 200)  # type: ignore[arg-type]
     return crude, found.measured.value or 0.0
@@ -102,9 +124,9 @@ def test_a_model_that_repeats_the_vote_inherits_everything() -> None:
 
 
 def test_inheritance_is_held_against_nothing() -> None:
-    claims = judge({}, Draws(Measured(0.3), drawn(0.3).values, 50, "smooth", (-1.0, 1.0)))
-    assert [claim.verdict for claim in claims] == ["reproduced"]
-    assert claims[0].value == pytest.approx(0.3)
+    (claim,) = judge({}, Draws(Measured(0.3), drawn(0.3).values, 50, "smooth", (-1.0, 1.0)))
+    assert claim.verdict == "reproduced"
+    assert claim.value == pytest.approx(0.3)
 
 
 def test_few_patients_decide_nothing() -> None:

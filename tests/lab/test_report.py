@@ -10,17 +10,20 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
+from cxr_max.eval.metrics.measured import Measured
 from cxr_max.lab.claims import Claim, Verdict
 from cxr_max.lab.report import HEIGHT, MARGIN, WIDTH, chart, summary
-from cxr_max.lab.settings import PRESETS
+from cxr_max.lab.settings import POSITIVE, PRESETS
 
 
 def claim(sentence: str, verdict: Verdict, value: float = 0.1) -> Claim:
     return Claim(sentence, verdict, value, value - 0.05, value + 0.05)
 
 
-def gathered(preset: str = "quick") -> Any:
-    return SimpleNamespace(lab=PRESETS[preset])
+def gathered(preset: str = "quick", taught: float = 0.97) -> Any:
+    return SimpleNamespace(
+        lab=PRESETS[preset], accuracy={(POSITIVE, "test"): SimpleNamespace(measured=Measured(taught))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,12 @@ def test_a_failed_control_takes_everything_back() -> None:
     assert "FAILS" in said and "can be believed" in said
     held = " ".join(summary([claim("Control: noise", "holds")], gathered()))
     assert "gains nothing" in held
+
+
+def test_students_that_cannot_learn_are_said_to_be_such() -> None:
+    said = " ".join(summary([claim("Control: noise", "undecided")], gathered(taught=0.6)))
+    assert "The positive control FAILS" in said and "0.600" in said
+    assert "The positive control holds" in " ".join(summary([], gathered()))
 
 
 def test_one_seed_is_said_to_be_one() -> None:

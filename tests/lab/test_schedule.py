@@ -17,7 +17,7 @@ from cxr_max.lab import schedule
 from cxr_max.lab.plan import stages, students
 from cxr_max.lab.schedule import Progress, StageFailed, marker, run_lab
 from cxr_max.lab.settings import PRESETS, read_settings, settings
-from cxr_max.lab.stages import deranged, suite_text, taught
+from cxr_max.lab.stages import deranged, of_one, suite_text, taught
 from cxr_max.student.data import Lesson
 
 MINIATURE = PRESETS["miniature"]
@@ -136,6 +136,14 @@ def test_dpo_has_one_negative_which_disagrees() -> None:
         assert (lesson.replies[1:], lesson.teachers[1:], lesson.agreeing) == (
             (f"wrong {lesson.study_id}",), ("b",), (True, False),
         )  # fmt: skip
+
+
+def test_one_teacher_is_heard_alone() -> None:
+    mixed = lessons()
+    without = replace(mixed[0], study_id="silent", replies=("a",), teachers=("b",))
+    heard = of_one([*mixed, without], "a")
+    assert [lesson.study_id for lesson in heard] == [lesson.study_id for lesson in mixed]
+    assert all(lesson.replies == (f"same {lesson.study_id}",) and lesson.teachers == ("a",) for lesson in heard)
 
 
 def test_a_shuffled_consensus_is_always_another_studys() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cxr_max.builders.sources.phantom import cases
+from cxr_max.builders.sources.phantom import ASKED, BESIDE, Population, case_of, cases
 from cxr_max.builders.sources.registry import open_source
 from cxr_max.errors import RequestError
 from cxr_max.findings import FINDINGS
-from cxr_max.lab.settings import FINDINGS_ASKED, SINGLE
+from cxr_max.lab.settings import FINDINGS_ASKED
 from cxr_max.lab.world import VARIANTS, source, teachers, write_roster
 from cxr_max.prompts import load
 from cxr_max.teachers import roster
@@ -42,7 +42,7 @@ def test_splits_are_what_the_stages_look_for(tmp_path: Path) -> None:
 
 
 def test_another_hospital_is_another_mix_with_another_detector(tmp_path: Path) -> None:
-    plain, shifted = (list(islice(cases(3, shifted=shift), 400)) for shift in (False, True))
+    plain, shifted = (list(islice(cases(3, Population(shift)), 400)) for shift in (False, True))
     share: dict[str, Callable[..., float]] = {
         "AP": lambda several: sum(case.view == "AP" for case in several) / 400,
         "healthy": lambda several: sum(not set(case.findings) - {"Support Devices"} for case in several) / 400,
@@ -51,7 +51,29 @@ def test_another_hospital_is_another_mix_with_another_detector(tmp_path: Path) -
     assert share["healthy"](shifted) > share["healthy"](plain) + 0.1
 
 
-@pytest.mark.parametrize("spec", ["phantom:1,big", "phantom:x,112px", "phantom:1,11px"])
+def test_a_percentage_is_of_each_finding_by_itself() -> None:
+    found = [set(case.findings) for case in islice(cases(3, Population(percent=24)), 3000)]
+    for names, share in ((ASKED, 0.24), (BESIDE, 0.12)):
+        for name in names:
+            assert sum(name in one for one in found) / 3000 == pytest.approx(share, abs=0.03)
+    together = sum({"Edema", "Pneumonia"} <= one for one in found) / 3000
+    assert together == pytest.approx(0.24**2, abs=0.02)
+    assert not any("Lung Lesion" in one for one in found)
+
+
+@pytest.mark.parametrize(
+    "population", [Population(shift, percent) for shift in (False, True) for percent in (None, 7)]
+)
+def test_a_study_is_found_by_its_identifier_in_any_population(population: Population) -> None:
+    for case in islice(cases(3, population), 4):
+        assert case_of(case.study_id) == case
+    names = {next(cases(3, other)).study_id for other in (population, Population(not population.shifted, 50))}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "spec", ["phantom:1,big", "phantom:x,112px", "phantom:1,11px", "phantom:1,0%", "phantom:1,51%", "phantom:1,x%"]
+)
 def test_options_that_mean_nothing_are_refused(spec: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError):
         open_source(spec, workspace=tmp_path)
@@ -65,9 +87,9 @@ def test_the_prompt_asks_about_the_five_findings_in_brief() -> None:
 @pytest.mark.parametrize("which", VARIANTS)
 def test_every_world_has_teachers_that_can_be_asked(which: str, tmp_path: Path) -> None:
     write_roster(tmp_path / "roster.toml", which)
-    chosen = roster.choose(roster.load(tmp_path / "roster.toml"), teachers(which, SINGLE))
+    chosen = roster.choose(roster.load(tmp_path / "roster.toml"), teachers(which))
     assert all(persona(spec.model) is not None for spec in chosen)
-    assert len(chosen) == {"one": 1, "three": 3}.get(which, 7)
+    assert len(chosen) == {"truth": 1, "three": 3}.get(which, 7)
 
 
 def test_unknown_variants_are_nobody() -> None:
@@ -97,6 +119,15 @@ def test_noise_knows_nothing_and_poison_knows_the_opposite() -> None:
     for present in (True, False):
         assert said("sim-glm-4.5v@noise", "Edema", present) == pytest.approx(0.5, abs=0.04)
         assert said("sim-glm-4.5v@poisoned", "Edema", present, studies=50) == float(not present)
+
+
+def test_the_perfect_know_findings_and_sides_and_never_refuse() -> None:
+    findings = dict.fromkeys(FINDINGS, 0) | {"Pneumothorax": 1}
+    for number in range(200):
+        truth = Truth(findings, {"Pneumothorax": "left"})  # type: ignore[arg-type]
+        one = claims(variant("sim-moonshot-v1@perfect"), f"{number:064x}", truth, "", asked=FINDINGS_ASKED)
+        assert one.findings["Pneumothorax"] == 1 and one.sides["Pneumothorax"] == "left"
+        assert all(one.findings[name] == 0 for name in FINDINGS_ASKED if name != "Pneumothorax")
 
 
 def test_a_cue_is_taken_for_the_finding() -> None:
