@@ -21,7 +21,7 @@ from cxr_max.builders.synthesis import OUTCOMES, Outcome, Synthesis, Vote, Write
 from cxr_max.consensus import Weights, decided, reliability, vote
 from cxr_max.drift.conflict import conflict, says
 from cxr_max.errors import RequestError
-from cxr_max.findings import FINDINGS, STATES
+from cxr_max.findings import FINDINGS, STATES, Side, State
 from cxr_max.records import SPLITS, Consensus, Preference, Trajectory
 from cxr_max.schemas import (
     consensus_schema,
@@ -38,6 +38,12 @@ Weighting = Literal["equal", "estimated"]
 Watch = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 
+_SEEN: Final[Mapping[State, str]] = {1: "seen", 0: "not seen", -1: "possible"}
+_WHERE: Final[Mapping[Side, str]] = {
+    "left": " on the left",
+    "right": " on the right",
+    "bilateral": " on both sides",
+}
 _WORDS: Final = {state: word for word, state in STATES.items()}
 
 
@@ -246,19 +252,16 @@ def medoid(trajectories: Sequence[Trajectory]) -> Trajectory | None:
 
 
 def compose(agreed: Consensus) -> str:
-    """A plain text that says what the vote says, in the form that the ``diagnose`` prompt asks for."""
-    wording = {1: "There is {}.", -1: "{} is possible.", 0: "There is no {}."}
-    sentences, lines = [], []
+    """A plain text that says what the vote says: a line on each finding, and the ``diagnose`` prompt's answer."""
+    lines, answers = [], []
     for name in FINDINGS:
         state, side = agreed.findings[name], agreed.sides[name]
         if state is None:
             continue
-        lines.append(f"{name}: {_WORDS[state]}{f', {side}' if side else ''}")
+        answers.append(f"{name}: {_WORDS[state]}{f', {side}' if side else ''}")
         if name != "No Finding":
-            noun = f"{side} {name.lower()}" if side else name.lower()
-            sentence = wording[state].format(noun)
-            sentences.append(sentence[0].upper() + sentence[1:])
-    return "\n".join([" ".join(sentences), "", "ANSWER", *lines])
+            lines.append(f"{name}: {_SEEN[state]}{_WHERE[side] if side else ''}.")
+    return "\n".join([*lines, "", "ANSWER", *answers])
 
 
 def _estimated(release: Path) -> Weights:

@@ -131,8 +131,10 @@ class Case:
 
     @property
     def severity(self) -> float:
-        """0.35 to 1, or 0.5 to 1 in a population with a percentage, where findings lie over each other. Linear in the
-        difficulty, which is uniform over the population."""
+        """0.35 to 1, or 0.5 to 1 in a population with a percentage, where findings lie over each other.
+
+        Linear in the difficulty, which is uniform over the population.
+        """
         return 1 - (0.65 if self.population.percent is None else 0.5) * self.difficulty
 
 

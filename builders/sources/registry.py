@@ -59,7 +59,8 @@ def open_source(spec: str, *, workspace: Path, labels: Path | None = None, repor
 
     Args:
         spec: ``NAME:PATH`` with one of ``NAMES``, or ``phantom[:SEED][,OPTION...]``: ``112px`` (rows and columns),
-            ``shifted`` (another hospital), ``25%`` (of each finding of MS-CXR-T), or a split that all studies are in.
+            ``shifted`` (another hospital), ``25%`` (of each finding of MS-CXR-T), or a split that all studies are
+            in.
         workspace: where the phantom source writes its pictures; other sources write nothing.
         labels: tables elsewhere than where the source looks for them; for MIMIC's two sets and ``folder``;
             for MS-CXR-T the folder of MIMIC-CXR-JPG.

@@ -99,7 +99,7 @@ ASKED: Final = (
     _Asked(
         "In another hospital, APO with an anchor beats the best teacher", "apo-anchor", "best teacher", "shifted"
     ),
-    _Asked("A stronger anchor (1.0) helps APO more", "anchor-1", "apo-anchor"),
+    _Asked("An anchor five times as strong helps APO more", "strong-anchor", "apo-anchor"),
     _Asked("Seven teachers teach APO more than three", "apo-anchor", "three-apo"),
     _Asked("One poisoned teacher harms APO", "apo-anchor", "poisoned-apo"),
     _Asked("Correlated errors harm APO", "uncorrelated-apo", "correlated-apo"),

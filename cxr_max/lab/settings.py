@@ -20,8 +20,8 @@ ARMS: Final = ("sft-one", "sft-all", "dpo", "apo", "apo-anchor")
 POSITIVE: Final = "truth-sft"
 """The positive control: SFT on one teacher that is always right. Unless it learns, no failure means a thing."""
 CONTROLS: Final = (POSITIVE, "noise-sft", "noise-apo", "apo-shuffled")
-ABLATIONS: Final = ("anchor-1", "three", "poisoned", "uncorrelated", "correlated")
-"""Each an APO with anchor, beside the SFT it starts from; ``anchor-1`` starts from ``sft-all``."""
+ABLATIONS: Final = ("strong-anchor", "three", "poisoned", "uncorrelated", "correlated")
+"""Each an APO with anchor, beside the SFT it starts from; ``strong-anchor`` starts from ``sft-all``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from cxr_max.student.data import Lesson
 from cxr_max.student.settings import Recipe, read_recipe
 from cxr_max.teachers.simulator.personas import PERSONAS
 
-ANCHOR: Final = 0.2
+ANCHOR: Final = 2.0
+STRONG: Final = 10.0
 SHUFFLED: Final = "apo-shuffled"
 _EVERY_S: Final = 1.0
 
@@ -137,7 +138,7 @@ def _train(out: Path, lab: Settings, arm: str, seed: int) -> None:
     world, first = (arm.removesuffix("-apo"), f"{arm.removesuffix('-apo')}-sft") if own else ("train", "sft-all")
     release = folder(out, "build", world, seed) / "release"
     lessons = taught(arm, apo_lessons(release, open_pixels(release)), seed)
-    anchor = 1.0 if arm == "anchor-1" else 0.0 if arm in ("apo", "dpo") else ANCHOR
+    anchor = STRONG if arm == "strong-anchor" else 0.0 if arm in ("apo", "dpo") else ANCHOR
     apo = recipe.apo.model_copy(update={"anchor": anchor})
     train_apo(
         str(folder(out, "train", first, seed) / "student"),

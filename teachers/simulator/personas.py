@@ -42,8 +42,8 @@ class Persona:
     thinks: bool
     """Sends its reasoning beside the text."""
     behaviour: Behaviour = "plain"
-    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues, ``perfect`` knows
-    the truth and never refuses."""
+    """``noise`` answers by lot, ``poisoned`` says the opposite of the truth, ``misled`` takes cues, ``perfect``
+    knows the truth and never refuses."""
     shared: float = 0.4
     """The share of a stance's variance that all teachers have in common."""
 

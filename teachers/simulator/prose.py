@@ -207,8 +207,11 @@ def _closing(claims: Claims, told: bool, dice: Dice) -> str:
 
 
 def _lines(claims: Claims, mentioned: Iterable[str]) -> str:
-    """Always in the same words, verdict first: whoever learns from many such replies and says what is likeliest then
-    says the likeliest verdict, and not the one that is put in the fewest ways."""
+    """Always in the same words, verdict first.
+
+    Whoever learns from many such replies and says what is likeliest then says the likeliest verdict, and not the
+    one that is put in the fewest ways.
+    """
     return "\n".join(f"{name}: {_seen(claims, name)}." for name in mentioned)
 
 

@@ -59,7 +59,7 @@ def test_the_paper_has_every_arm_of_every_seed() -> None:
     paper = settings("paper")
     names = {stage.name for stage in stages(paper)}
     assert all(f"eval:{arm}:{seed}" in names for arm in students(paper) for seed in range(5))
-    assert {"noise-apo", "apo-shuffled", "poisoned-apo", "three-apo", "correlated-apo", "anchor-1"} <= set(
+    assert {"noise-apo", "apo-shuffled", "poisoned-apo", "three-apo", "correlated-apo", "strong-anchor"} <= set(
         students(paper)
     )
 
