@@ -132,6 +132,8 @@ class _Runs:
             raise Interrupted(f"Stopped: what is done is kept in {self.out}; the same command goes on.") from None
         finally:
             _end([process for process, _ in running.values()])
+            for name, (_, since) in running.items():
+                self._spend(name, since)
         self.watch(self._progress(self._done(), {}))
 
     def _done(self) -> set[str]:
@@ -149,8 +151,17 @@ class _Runs:
             del running[name]
             if code:
                 raise StageFailed(f"The stage {name} failed ({code}): {self._words(name)[-_LAST:]}")
-            took = round(time.monotonic() - since, 1)
+            took = self._spend(name, since)
             write_text(marker(self.out, by_name[name]), canonical_json({"stage": name, "seconds": took}))
+
+    def _spend(self, name: str, since: float) -> float:
+        """Add up what all starts of a stage took, in seconds."""
+        path = self.out / "logs" / f"{name.replace(':', '-')}.seconds"
+        before = float(path.read_text("utf-8")) if path.is_file() else 0.0
+        took = round(before + time.monotonic() - since, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, f"{took}\n")
+        return took
 
     def _words(self, name: str) -> str:
         log = self.out / "logs" / f"{name.replace(':', '-')}.log"

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def test_a_stop_ends_what_runs_and_marks_nothing(tmp_path: Path) -> None:
         run_lab(tmp_path, MINIATURE, stop, 2, start)
     assert running and all(process.poll() is not None for process in running)
     assert not (tmp_path / "done").exists()
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_its_starts(tmp_path: Path) -> None:
+    def slow(out: Path, name: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], text=True)
+
+    def stop(now: Progress) -> None:
+        time.sleep(0.4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(schedule.Interrupted):
+        run_lab(tmp_path, MINIATURE, stop, 1, slow)
+    run_lab(tmp_path, MINIATURE, nobody, 1, Started())
+    first, second = stages(MINIATURE)[:2]
+    assert schedule.seconds(tmp_path, first) >= 0.4 > schedule.seconds(tmp_path, second)
 
 
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:

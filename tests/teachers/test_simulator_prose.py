@@ -6,7 +6,10 @@ from hashlib import sha256
 
 import pytest
 
+from cxr_max.builders.consensus import compose
 from cxr_max.findings import FINDINGS, LATERAL, SIDES, STATES, Side, State
+from cxr_max.prompts import load
+from cxr_max.records import Consensus
 from cxr_max.teachers.simulator.personas import PERSONAS, Persona
 from cxr_max.teachers.simulator.prose import PHRASES, STATE_WORDS, Said, reply
 from cxr_max.teachers.simulator.world import Claims, Truth, claims, question, rationale
@@ -132,6 +135,20 @@ def test_the_line_of_a_finding_says_its_state_and_its_side_and_no_other(name: st
             assert line.startswith(possible(finding, claimed)), line
             checked += len(spoken)
     assert checked > 60
+
+
+@pytest.mark.parametrize("persona", PERSONAS.values(), ids=lambda persona: persona.name)
+def test_a_brief_reply_is_a_line_for_each_finding_in_the_words_of_a_composed_consensus(persona: Persona) -> None:
+    brief = question(load("diagnose_five").text)
+    for index in range(30):
+        image = sha256(f"brief {index}".encode()).hexdigest()
+        claimed = claims(persona, image, TRUTH, "key", asked=brief.findings)
+        if claimed.refused:
+            continue
+        agreed = Consensus("s", (image,), "p", claimed.findings, claimed.sides, {}, (), "m", None)
+        said = reply(persona, claimed, brief, image)
+        plain = said.text.replace("**", "").replace("\n- ", "\n")
+        assert (said.mentioned, plain) == (brief.findings, compose(agreed))
 
 
 @pytest.mark.parametrize("persona", PERSONAS.values(), ids=lambda persona: persona.name)
