@@ -27,6 +27,8 @@ from cxr_max.teachers.simulator.personas import PERSONAS
 
 ANCHOR: Final = 2.0
 STRONG: Final = 10.0
+PAPER_RATIO: Final = 1 / 200
+"""Preference training's learning rate over SFT's, in the paper: 5e-7 over 1e-4."""
 SHUFFLED: Final = "apo-shuffled"
 _EVERY_S: Final = 1.0
 
@@ -106,6 +108,15 @@ def _eyes(out: Path, lab: Settings, which: str, seed: int) -> None:
     eyes(folder(out, "eyes", which, seed), lab.eyes, Told())
 
 
+def preferring(arm: str, recipe: Recipe) -> Recipe:
+    """Without an anchor as in the paper, with its ratio of learning rates; with one, as the recipe says."""
+    if arm in ("apo", "dpo"):
+        update = {"anchor": 0.0, "learning_rate": recipe.sft.learning_rate * PAPER_RATIO}
+    else:
+        update = {"anchor": STRONG if arm == "strong-anchor" else ANCHOR}
+    return recipe.model_copy(update={"apo": recipe.apo.model_copy(update=update)})
+
+
 def _school(out: Path, lab: Settings, which: str, seed: int) -> None:
     from cxr_max.lab.school import school
 
@@ -138,12 +149,11 @@ def _train(out: Path, lab: Settings, arm: str, seed: int) -> None:
     world, first = (arm.removesuffix("-apo"), f"{arm.removesuffix('-apo')}-sft") if own else ("train", "sft-all")
     release = folder(out, "build", world, seed) / "release"
     lessons = taught(arm, apo_lessons(release, open_pixels(release)), seed)
-    anchor = STRONG if arm == "strong-anchor" else 0.0 if arm in ("apo", "dpo") else ANCHOR
-    apo = recipe.apo.model_copy(update={"anchor": anchor})
+    recipe = preferring(arm, recipe)
     train_apo(
         str(folder(out, "train", first, seed) / "student"),
         lessons,
-        recipe.model_copy(update={"apo": apo}),
+        recipe,
         place,
         data=f"{read_manifest(release)['trajectories_digest']} {arm}",
         watch=Told(),

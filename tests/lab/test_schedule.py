@@ -17,9 +17,10 @@ from cxr_max.image_set import ImageSet
 from cxr_max.lab import schedule
 from cxr_max.lab.plan import stages, students
 from cxr_max.lab.schedule import Progress, StageFailed, marker, run_lab
-from cxr_max.lab.settings import PRESETS, read_settings, settings
-from cxr_max.lab.stages import deranged, of_one, suite_text, taught
+from cxr_max.lab.settings import PRESETS, RECIPE, read_settings, settings
+from cxr_max.lab.stages import ANCHOR, deranged, of_one, preferring, suite_text, taught
 from cxr_max.student.data import Lesson
+from cxr_max.student.settings import read_recipe
 
 MINIATURE = PRESETS["miniature"]
 
@@ -152,6 +153,14 @@ def test_dpo_has_one_negative_which_disagrees() -> None:
         assert (lesson.replies[1:], lesson.teachers[1:], lesson.agreeing) == (
             (f"wrong {lesson.study_id}",), ("b",), (True, False),
         )  # fmt: skip
+
+
+def test_without_an_anchor_the_learning_rate_is_the_papers_share_of_sfts() -> None:
+    paper = read_recipe("paper")
+    assert preferring("apo", paper).apo.learning_rate == pytest.approx(paper.apo.learning_rate)
+    assert preferring("dpo", paper).apo.anchor == preferring("apo", paper).apo.anchor == 0
+    anchored = preferring("noise-apo", read_recipe(str(RECIPE)))
+    assert (anchored.apo.anchor, anchored.apo.learning_rate) == (ANCHOR, 2e-4)
 
 
 def test_one_teacher_is_heard_alone() -> None:
