@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 
 from cxr_max import prompts
 from cxr_max.builders.sources.registry import open_source
 from cxr_max.eval.metrics.classification import balanced_accuracy
 from cxr_max.image_set import ImageSet
-from cxr_max.lab.eyes import STUDENT, TOWER
+from cxr_max.lab.eyes import STUDENT
 from cxr_max.lab.settings import PROMPT
 from cxr_max.lab.world import source
 from cxr_max.radiograph import rendering_id
 from cxr_max.records import Study
 from cxr_max.shards import canonical_json, sha256_of, write_text
 from cxr_max.student.data import Lesson
+from cxr_max.student.eyes import give_eyes
 from cxr_max.student.generation import Request, generate
 from cxr_max.student.model import open_student
 from cxr_max.student.settings import Recipe
@@ -73,9 +73,7 @@ def _blank(out: Path, eyes: Path, texts: Iterable[str], lessons: Sequence[Lesson
         write_tiny(
             partial, texts=[*texts, *(lesson.replies[0] for lesson in lessons[:50]), QUESTION], size=STUDENT
         )
-        model = open_student(str(partial)).model
-        model.model.visual.load_state_dict(torch.load(eyes / TOWER, weights_only=True))
-        model.save_pretrained(partial)
+        give_eyes(partial, eyes)
         partial.replace(base)
     return base
 
