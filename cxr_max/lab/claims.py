@@ -100,11 +100,14 @@ ASKED: Final = (
         "In another hospital, APO with an anchor beats the best teacher", "apo-anchor", "best teacher", "shifted"
     ),
     _Asked("An anchor five times as strong helps APO more", "strong-anchor", "apo-anchor"),
+    _Asked("APO that prefers the student's own answers to the vote's beats SFT", "self-trained", "sft-all"),
     _Asked("Seven teachers teach APO more than three", "apo-anchor", "three-apo"),
     _Asked("One poisoned teacher harms APO", "apo-anchor", "poisoned-apo"),
     _Asked("Correlated errors harm APO", "uncorrelated-apo", "correlated-apo"),
     _Asked("With uncorrelated errors, APO beats SFT", "uncorrelated-apo", "uncorrelated-sft"),
     _Asked("With correlated errors, APO beats SFT", "correlated-apo", "correlated-sft"),
+    _Asked("Teachers whose models are updated meanwhile harm APO", "apo-anchor", "drifting-apo"),
+    _Asked("With teachers whose models are updated meanwhile, APO beats SFT", "drifting-apo", "drifting-sft"),
     _Asked("Control: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", control=True),
     _Asked("Control: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", control=True),
 )

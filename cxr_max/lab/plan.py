@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cxr_max.lab.settings import ARMS, CONTROLS, Settings
+from cxr_max.lab.settings import ARMS, CONTROLS, SELF, Settings
 from cxr_max.teachers.simulator.personas import PERSONAS
 
-_OWN_WORLD = ("three", "poisoned", "uncorrelated", "correlated")
+_OWN_WORLD = ("three", "poisoned", "uncorrelated", "correlated", "drifting")
 """Ablations whose teachers are others, so that they have an SFT of their own."""
 
 
@@ -57,7 +57,10 @@ def _seed(lab: Settings, seed: int, base: tuple[str, ...]) -> Iterator[Stage]:
     after = (f"train:sft-all:{seed}", f"consensus:train:{seed}")
     apos = ["apo-anchor", "apo", "dpo", "apo-shuffled", *(arm for arm in lab.ablations if arm not in _OWN_WORLD)]
     for arm in apos:
-        yield Stage(f"train:{arm}:{seed}", after, prefer)
+        if arm == SELF:
+            yield Stage(f"build:{arm}:{seed}", (f"train:sft-all:{seed}",), 0.03 * lab.train)
+        also = (f"build:{arm}:{seed}",) if arm == SELF else ()
+        yield Stage(f"train:{arm}:{seed}", (*after, *also), prefer)
     yield Stage(f"train:noise-apo:{seed}", (f"train:noise-sft:{seed}", f"consensus:noise:{seed}"), prefer)
     for which in own:
         yield Stage(f"train:{which}-sft:{seed}", (*base, f"build:{which}:{seed}"), learn)

@@ -81,14 +81,19 @@ def run_lab(out: Path, lab: Settings, watch: Watch, workers: int, start: Start |
 
 
 def settle(out: Path, lab: Settings) -> None:
-    """Keep the settings, or check them against those that the lab was begun with. Seeds may be added.
+    """Keep the settings, or check them against those that it was begun with. Seeds and ablations may be added.
 
     Raises:
         RequestError: they differ.
     """
     path, wanted = out / "lab.json", {**lab.as_json(), "recipe_sha256": sha256_of(RECIPE)}
-    if path.exists() and {**json.loads(path.read_text("utf-8")), "seeds": lab.seeds} != wanted:
-        raise RequestError(f"{out} holds a lab with other settings: choose another --out, or the same settings.")
+    if path.exists():
+        begun = json.loads(path.read_text("utf-8"))
+        added = {"seeds": lab.seeds, "ablations": wanted["ablations"]}
+        if {**begun, **added} != wanted or not set(begun["ablations"]) <= set(lab.ablations):
+            raise RequestError(
+                f"{out} holds a lab with other settings: choose another --out, or the same settings."
+            )
     write_text(path, canonical_json(wanted))
 
 

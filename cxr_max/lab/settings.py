@@ -20,8 +20,10 @@ ARMS: Final = ("sft-one", "sft-all", "dpo", "apo", "apo-anchor")
 POSITIVE: Final = "truth-sft"
 """The positive control: SFT on one teacher that is always right. Unless it learns, no failure means a thing."""
 CONTROLS: Final = (POSITIVE, "noise-sft", "noise-apo", "apo-shuffled")
-ABLATIONS: Final = ("strong-anchor", "three", "poisoned", "uncorrelated", "correlated")
-"""Each an APO with anchor, beside the SFT it starts from; ``strong-anchor`` starts from ``sft-all``."""
+SELF: Final = "self-trained"
+ABLATIONS: Final = ("strong-anchor", SELF, "three", "poisoned", "uncorrelated", "correlated", "drifting")
+"""Each an APO with anchor, beside the SFT it starts from; ``strong-anchor`` and ``self-trained`` start from
+``sft-all``, and ``self-trained`` prefers what that says of the training pictures, in place of the vote."""
 
 
 @dataclass(frozen=True, slots=True)

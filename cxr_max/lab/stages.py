@@ -18,7 +18,8 @@ from cxr_max.builders.build import BuildRequest, build
 from cxr_max.builders.lessons import apo_lessons, sft_lessons
 from cxr_max.builders.pixels import open_pixels
 from cxr_max.builders.release import read_manifest
-from cxr_max.lab.settings import ARMS, PROMPT, RECIPE, SINGLE, Settings, read_settings
+from cxr_max.lab.own_words import in_own_words
+from cxr_max.lab.settings import ARMS, PROMPT, RECIPE, SELF, SINGLE, Settings, read_settings
 from cxr_max.lab.world import source, teachers, write_roster
 from cxr_max.shards import write_text
 from cxr_max.student.data import Lesson
@@ -74,7 +75,10 @@ def folder(out: Path, what: str, which: str, seed: int) -> Path:
 def _build(out: Path, lab: Settings, which: str, seed: int) -> None:
     place = folder(out, "build", which, seed)
     place.mkdir(parents=True, exist_ok=True)
-    write_roster(place / "roster.toml", which)
+    if which == SELF:
+        write_text(place / "roster.toml", _student_table(which, folder(out, "train", "sft-all", seed) / "student"))
+    else:
+        write_roster(place / "roster.toml", which)
     studies = {"tune": lab.tune, "test": lab.test, "shifted": lab.shifted}.get(which, lab.train)
     asked = BuildRequest(
         source(which, seed),
@@ -149,6 +153,8 @@ def _train(out: Path, lab: Settings, arm: str, seed: int) -> None:
     world, first = (arm.removesuffix("-apo"), f"{arm.removesuffix('-apo')}-sft") if own else ("train", "sft-all")
     release = folder(out, "build", world, seed) / "release"
     lessons = taught(arm, apo_lessons(release, open_pixels(release)), seed)
+    if arm == SELF:
+        lessons = in_own_words(lessons, release, folder(out, "build", SELF, seed) / "release")
     recipe = preferring(arm, recipe)
     train_apo(
         str(folder(out, "train", first, seed) / "student"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cxr_max.builders.sources.phantom import Population
-from cxr_max.lab.settings import SINGLE
+from cxr_max.lab.settings import SELF, SINGLE
 from cxr_max.teachers.simulator.personas import PERSONAS
 
 SIZE: Final = 112
@@ -23,7 +23,7 @@ _TRAIN: Final = 100
 VARIANTS: Final = {
     "train": "misled", "truth": "perfect", "three": "misled", "poisoned": "misled", "tune": "misled",
     "test": "misled", "shifted": "misled", "noise": "noise", "uncorrelated": "misled,shared=0",
-    "correlated": "misled,shared=0.8",
+    "correlated": "misled,shared=0.8", "drifting": "misled,drift=1",
 }  # fmt: skip
 """Of the personas, by what is asked about."""
 _POISONED: Final = "sim-glm-4.5v"
@@ -46,7 +46,7 @@ def source(which: str, seed: int = 0) -> str:
 
 def teachers(which: str) -> str:
     """Who is asked, as ``--teachers`` takes it."""
-    return {"truth": SINGLE, "three": ",".join(_THREE)}.get(which, ",".join(PERSONAS))
+    return {"truth": SINGLE, SELF: SELF, "three": ",".join(_THREE)}.get(which, ",".join(PERSONAS))
 
 
 def write_roster(path: Path, which: str) -> None:

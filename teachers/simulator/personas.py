@@ -46,6 +46,9 @@ class Persona:
     knows the truth and never refuses."""
     shared: float = 0.4
     """The share of a stance's variance that all teachers have in common."""
+    drift: float = 0.0
+    """Standard deviations by which an update of the model makes each finding's accuracy better or worse, by lot.
+    Hosted models change so behind one name (Chen, Zaharia and Zou 2023)."""
 
 
 def load(path: Path) -> dict[str, Persona]:
@@ -89,10 +92,10 @@ PERSONAS: Final[Mapping[str, Persona]] = load(Path(__file__).with_name("personas
 
 
 def persona(model: str) -> Persona | None:
-    """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8`` for a variant of it.
+    """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8,drift=1`` for a variant of it.
 
     Variants are for experiments on what teachers' errors do: a behaviour, a correlation between teachers from 0 to
-    1, or both. ``None`` where there is no such persona or variant.
+    1, a drift from 0 to below 10, in any order. ``None`` where there is no such persona or variant.
     """
     name, _, variant = model.partition("@")
     found = PERSONAS.get(name)
@@ -103,6 +106,8 @@ def persona(model: str) -> Persona | None:
             found = replace(found, behaviour=part)  # type: ignore[arg-type]
         elif (match := re.fullmatch(r"shared=([01](?:\.\d+)?)", part)) and float(match[1]) <= 1:
             found = replace(found, shared=float(match[1]))
+        elif match := re.fullmatch(r"drift=(\d(?:\.\d+)?)", part):
+            found = replace(found, drift=float(match[1]))
         else:
             return None
     return found

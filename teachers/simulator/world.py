@@ -8,7 +8,7 @@ g is shared by all teachers, half of it the image's difficulty and half a miscon
 this image; e is the teacher's own, half of it lasting and half sampling noise. All have unit variance, so z
 has it too, and a persona's marginal accuracy is exactly the table's, whatever the prevalence, while errors
 are correlated between teachers and with the image. Independent errors would make every vote perfect and leave
-nothing to align.
+nothing to align. A drifting persona is the table's until its model is updated.
 
 Randomness is drawn from sha256, never from ``hash()`` or a global generator: it is the same on every machine.
 """
@@ -211,6 +211,17 @@ class _Draw:
         """A uniform draw of this reply alone."""
         return uniform(self.seed, what, self.image, finding, self.persona.name, self.noise)
 
+    def drifted(self, finding: str) -> float:
+        """What the update of the teacher's model adds to the threshold of a right stance, if it came before.
+
+        Images are asked about at moments that are uniform over the collection, in an order that depends on the
+        image alone; each teacher is updated once, at a moment of its own.
+        """
+        name = self.persona.name
+        if not self.persona.drift or uniform(self.seed, "asked", self.image) < uniform(self.seed, "update", name):
+            return 0.0
+        return self.persona.drift * normal(self.seed, "drift", name, finding)
+
     def refuses(self) -> bool:
         if self.persona.behaviour == "perfect":
             return False
@@ -233,7 +244,7 @@ def _right(draw: _Draw, finding: str, difficulty: float, cue: float = 0.0) -> bo
     """Whether a stance is true; ``cue`` moves the part of it that teachers share, in standard deviations."""
     common = mix(0.5, difficulty, draw.shared("misconception", finding)) + cue
     z = mix(draw.persona.shared, common, draw.own("stance", finding))
-    return z <= _STANDARD.inv_cdf(draw.persona.accuracy[finding])
+    return z <= _STANDARD.inv_cdf(draw.persona.accuracy[finding]) + draw.drifted(finding)
 
 
 def _state(draw: _Draw, finding: str, truth: Truth, difficulty: float) -> State:

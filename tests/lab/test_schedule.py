@@ -131,6 +131,15 @@ def test_a_lab_goes_on_with_more_seeds(tmp_path: Path) -> None:
     assert more.names and all(name.endswith(":1") for name in more.names)
 
 
+def test_a_lab_goes_on_with_more_ablations_and_not_with_fewer(tmp_path: Path) -> None:
+    run_lab(tmp_path, MINIATURE, nobody, 3, Started())
+    more = Started()
+    run_lab(tmp_path, replace(MINIATURE, ablations=("self-trained",)), nobody, 1, more)
+    assert more.names == [f"{what}:self-trained:0" for what in ("build", "train", "eval")]
+    with pytest.raises(RequestError, match="other settings"):
+        run_lab(tmp_path, MINIATURE, nobody, 3, Started())
+
+
 def test_the_time_left_shrinks_with_the_stages(tmp_path: Path) -> None:
     seen: list[Progress] = []
     run_lab(tmp_path, MINIATURE, seen.append, 1, Started())

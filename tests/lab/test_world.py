@@ -16,7 +16,7 @@ from cxr_max.prompts import load
 from cxr_max.teachers import roster
 from cxr_max.teachers.simulator import Truth
 from cxr_max.teachers.simulator.personas import PERSONAS, Persona, persona
-from cxr_max.teachers.simulator.world import CUES, claims, question
+from cxr_max.teachers.simulator.world import CUES, Claims, claims, question
 
 SETS = [("school", 0), ("seen", 0), ("tune", 0), ("test", 0), ("shifted", 0), ("train", 0), ("train", 4)]
 
@@ -90,12 +90,44 @@ def test_every_world_has_teachers_that_can_be_asked(which: str, tmp_path: Path) 
     chosen = roster.choose(roster.load(tmp_path / "roster.toml"), teachers(which))
     assert all(persona(spec.model) is not None for spec in chosen)
     assert len(chosen) == {"truth": 1, "three": 3}.get(which, 7)
+    assert ("drift" in chosen[0].model) == (which == "drifting")
 
 
 def test_unknown_variants_are_nobody() -> None:
     assert persona("sim-grok-4@plain") == persona("sim-grok-4") == PERSONAS["sim-grok-4"]
-    for name in ("sim-grok-4@brave", "sim-grok-4@shared=1.5", "sim-grok-4@shared=x", "nobody@noise"):
+    for name in (
+        "sim-grok-4@brave",
+        "sim-grok-4@shared=1.5",
+        "sim-grok-4@shared=x",
+        "sim-grok-4@drift=10",
+        "nobody@noise",
+    ):
         assert persona(name) is None
+
+
+def sick(name: str, images: int = 600) -> list[Claims]:
+    """What is claimed of so many images with edema."""
+    truth = Truth(dict.fromkeys(FINDINGS, 0) | {"Edema": 1})  # type: ignore[arg-type]
+    return [claims(variant(name), f"{number:064x}", truth, "", asked=FINDINGS_ASKED) for number in range(images)]
+
+
+@pytest.mark.parametrize("name", PERSONAS)
+def test_an_update_moves_each_finding_one_way(name: str) -> None:
+    before, after = (sick(model) for model in (name, f"{name}@drift=2"))
+    assert sick(f"{name}@drift=0") == before
+    for finding in FINDINGS_ASKED:
+        right = int(finding == "Edema")
+        pairs = [(old.findings[finding], new.findings[finding]) for old, new in zip(before, after, strict=True)]
+        # Nothing gets better while something gets worse; a hedge is no more right than a mistake.
+        assert len({new == right for old, new in pairs if old != new}) <= 1
+
+
+def test_teachers_are_updated_at_moments_of_their_own() -> None:
+    changed = [
+        sum(old != new for old, new in zip(sick(name), sick(f"{name}@drift=9"), strict=True)) / 600
+        for name in PERSONAS
+    ]
+    assert min(changed) < 0.4 < 0.6 < max(changed) < 1
 
 
 def variant(name: str) -> Persona:
