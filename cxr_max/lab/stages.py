@@ -6,6 +6,7 @@ Progress goes to stdout, one JSON object a line. All work is that of the builder
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -273,6 +274,8 @@ def _end_with(parent: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Do one stage in this process, which ends with the one that started it."""
+    # A shell that starts something in the background has it ignore Ctrl-C, and what that starts as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     out, name = Path(arguments[0]), arguments[1]
     lab = read_settings(json.loads((out / "lab.json").read_text("utf-8")))

@@ -2,11 +2,13 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ pytest.importorskip("torch")
 from cxr_max.errors import RequestError
 from cxr_max.image_set import ImageSet
 from cxr_max.lab import schedule
+from cxr_max.lab import stages as lab_stages
 from cxr_max.lab.plan import stages, students
 from cxr_max.lab.schedule import Progress, StageFailed, marker, run_lab
 from cxr_max.lab.settings import PRESETS, RECIPE, read_settings, settings
@@ -115,6 +118,21 @@ def test_the_seconds_of_a_stage_are_those_of_all_its_starts(tmp_path: Path) -> N
     run_lab(tmp_path, MINIATURE, nobody, 1, Started())
     first, second = stages(MINIATURE)[:2]
     assert schedule.seconds(tmp_path, first) >= 0.4 > schedule.seconds(tmp_path, second)
+
+
+def test_a_stage_can_be_stopped_in_a_lab_that_runs_in_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heeded: list[object] = []
+    monkeypatch.setattr(lab_stages, "run", lambda *_: heeded.append(signal.getsignal(signal.SIGINT)))
+    monkeypatch.setattr(lab_stages.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    (tmp_path / "lab.json").write_text(json.dumps(MINIATURE.as_json()))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        lab_stages.main([str(tmp_path), "build:test:0"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heeded == [signal.default_int_handler]
 
 
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
