@@ -25,7 +25,7 @@ from cxr_max.builders.release import write_release
 from cxr_max.builders.rendering import rendered_ahead
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.builders.selection import Selection, Views, read_subjects
-from cxr_max.builders.sending import BURNED_IN, send
+from cxr_max.builders.sending import BURNED_IN, budget_for, send
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
 from cxr_max.builders.withdraw import withdrawn_of
@@ -40,7 +40,7 @@ from cxr_max.shards import sha256_of
 from cxr_max.teachers import roster
 from cxr_max.teachers.asking import Batch, Picture, Watch
 from cxr_max.teachers.base import TeacherSpec
-from cxr_max.teachers.budget import Budget, require_prices
+from cxr_max.teachers.budget import Budget, require_limit
 
 if TYPE_CHECKING:
     from cxr_max.teachers.simulator import Simulator
@@ -75,6 +75,8 @@ class BuildRequest:
     """Through the services' batch interfaces: half the price, within a day."""
     max_cost_usd: float | None = None
     """What the run may have cost when it is done, earlier builds of it included; ``None`` for no limit."""
+    spent_elsewhere_usd: float = 0.0
+    """By other runs that are under the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,11 +288,7 @@ def _check(request: BuildRequest) -> _Checked:
     for spec in prepared.wanted.teachers:
         prepared.gate.check(spec.name, spec.endpoint, spec.place)
     keys = roster.keys_of(prepared.wanted.teachers)
-    if request.max_cost_usd is not None:
-        # Not a number is no limit.
-        if not request.max_cost_usd >= 0:
-            raise RequestError(f"--max-cost-usd is {request.max_cost_usd:g}: give US dollars, 0 or more.")
-        require_prices(prepared.wanted.teachers)
+    require_limit(request.max_cost_usd, prepared.wanted.teachers)
     return _Checked(prepared.source, prepared.wanted, prepared.gate, keys)
 
 
@@ -326,15 +324,11 @@ def _refuse_nothing(planner: Planner, selection: Selection, source: Source) -> N
 
 
 def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:
-    if request.max_cost_usd is None:
-        return None
-    spent, unknown = ledger.spent()
-    if unknown:
-        watch.warned(f"{unknown} earlier replies have no known cost and do not count for --max-cost-usd.")
-    if not request.batch:
+    elsewhere = request.spent_elsewhere_usd
+    if request.max_cost_usd is not None and not request.batch:
         # Batches are collected by another command, and may cost as much until then.
-        spent += sum(most or 0.0 for most in ledger.requests_in_batches().values())
-    return Budget(request.max_cost_usd, wanted.teachers, spent)
+        elsewhere += sum(most or 0.0 for most in ledger.requests_in_batches().values())
+    return budget_for(request.max_cost_usd, wanted.teachers, ledger.spent(), watch, elsewhere)
 
 
 def _ask_all(

@@ -79,6 +79,27 @@ def send(
         )
 
 
+def budget_for(
+    limit_usd: float | None,
+    specs: Sequence[TeacherSpec],
+    spent: tuple[float, int],
+    watch: Watch,
+    elsewhere_usd: float = 0.0,
+) -> Budget | None:
+    """What a job may still spend under a limit that can be kept; ``None`` for no limit.
+
+    Args:
+        spent: by the job's earlier runs, as a ledger says it: US dollars, and replies whose cost is unknown.
+        elsewhere_usd: what else counts.
+    """
+    if limit_usd is None:
+        return None
+    paid, unknown = spent
+    if unknown:
+        watch.warned(f"{unknown} earlier replies have no known cost and do not count for --max-cost-usd.")
+    return Budget(limit_usd, specs, paid + elsewhere_usd)
+
+
 async def stopped(work: Coroutine[None, None, None], stop: asyncio.Event, stopping: Callable[[], None]) -> bool:
     """Run ``work`` to its end, heeding signals; whether it was told to stop."""
     task = asyncio.create_task(work)

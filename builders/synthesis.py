@@ -20,7 +20,7 @@ from cxr_max.builders.pixels import Pixels, open_pixels
 from cxr_max.builders.questions import question_like
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import RunFolder
-from cxr_max.builders.sending import BURNED_IN, send
+from cxr_max.builders.sending import BURNED_IN, budget_for, send
 from cxr_max.builders.trajectories import trajectory_of
 from cxr_max.consensus import decided, takes_part
 from cxr_max.data_use import Gate, load_attestations
@@ -32,6 +32,7 @@ from cxr_max.records import Consensus, Question, Trajectory
 from cxr_max.teachers import roster
 from cxr_max.teachers.asking import Batch, Picture
 from cxr_max.teachers.base import TeacherSpec
+from cxr_max.teachers.budget import require_limit
 
 if TYPE_CHECKING:
     from cxr_max.builders.build import BuildWatch
@@ -61,6 +62,8 @@ class Writer:
     gate: Gate
     pixels: Pixels
     watch: "BuildWatch"
+    max_cost_usd: float | None = None
+    """What asking may have cost when it is done, earlier starts included; ``None`` for no limit."""
 
 
 def writer_for(
@@ -72,6 +75,7 @@ def writer_for(
     roster_file: Path | None = None,
     images: str | None = None,
     attestation: Path | None = None,
+    max_cost_usd: float | None = None,
 ) -> Writer:
     """Find the writer that a user means; nothing is sent.
 
@@ -80,6 +84,7 @@ def writer_for(
         teacher: a name of the roster, as ``roster_file`` changes and extends it.
         images: the source of the release's images; by default the one of the run.
         attestation: what remote services guarantee.
+        max_cost_usd: what may be spent on ``teacher``.
 
     Raises:
         RequestError: one of these is wrong, or not one of ``model`` and ``teacher`` is given.
@@ -92,7 +97,10 @@ def writer_for(
     gate = Gate(manifest["source"]["name"], manifest["source"]["data_use"], attested)
     gate.check(spec.name, spec.endpoint, spec.place)
     _refuse_unaskable(manifest)
-    return Writer(spec, roster.keys_of((spec,)), gate, open_pixels(release, images), watch)
+    if max_cost_usd is not None and model is not None:
+        raise RequestError("--max-cost-usd is for a --teacher that is asked: a student costs nothing.")
+    require_limit(max_cost_usd, (spec,))
+    return Writer(spec, roster.keys_of((spec,)), gate, open_pixels(release, images), watch, max_cost_usd)
 
 
 def _spec(model: Path | None, teacher: str | None, roster_file: Path | None) -> TeacherSpec:
@@ -174,9 +182,10 @@ class Synthesis:
         with closing(self._batches(votes)) as batches:
             first = next(batches, None)
             if first is not None:
+                budget = budget_for(writer.max_cost_usd, (writer.spec,), self.ledger.spent(), watch)
                 send(
                     chain([first], batches), [writer.spec], writer.keys, writer.gate, self.ledger, watch,
-                    watch.stopping,
+                    watch.stopping, budget=budget,
                 )  # fmt: skip
         if self._burned_in:
             watch.warned(BURNED_IN.format(self._burned_in))

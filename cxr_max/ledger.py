@@ -13,10 +13,11 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from math import fsum
 from pathlib import Path
 from typing import Any, Final
 
@@ -337,14 +338,17 @@ class Ledger(BatchTables):
         )
         return {teacher: (planned, answered) for teacher, planned, answered in self._read(query)}
 
-    def spent(self) -> tuple[float, int]:
+    def spent(self, without: Collection[str] = ()) -> tuple[float, int]:
         """US dollars paid for all replies whose cost is known, and how many replies it is not known of.
 
         Of every reply that was ever bought, whether or not a row of the release still points to it.
+
+        Args:
+            without: requests whose replies another ledger has paid for.
         """
-        query = "SELECT COALESCE(SUM(cost_usd), 0.0), COUNT(*) - COUNT(cost_usd) FROM replies"
-        known, unknown = next(self._read(query))
-        return known, unknown
+        rows = self._read("SELECT request_sha256, cost_usd FROM replies")
+        costs = [cost for key, cost in rows if key not in without]
+        return fsum(cost for cost in costs if cost is not None), costs.count(None)
 
     def usage(self, prompt_sha256: str | None = None) -> dict[str, Usage]:
         """By teacher, of the replies that rows point to.

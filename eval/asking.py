@@ -28,6 +28,7 @@ from cxr_max.radiograph import JPEG_QUALITY, EncodedImage
 from cxr_max.records import Asked, Prediction, Question, Study
 from cxr_max.teachers.asking import Batch, Picture
 from cxr_max.teachers.base import TeacherSpec
+from cxr_max.teachers.budget import Budget
 
 if TYPE_CHECKING:
     from cxr_max.builders.build import BuildWatch
@@ -97,12 +98,18 @@ def _wanted(asked: Asked, condition: Condition, prompt_name: str, spec: TeacherS
 
 
 def ask(
-    questions: Sequence[Wanted], model: Model, ledger: Ledger, known: Ledger | None, watch: "BuildWatch"
+    questions: Sequence[Wanted],
+    model: Model,
+    ledger: Ledger,
+    known: Ledger | None,
+    watch: "BuildWatch",
+    budget: Budget | None = None,
 ) -> tuple[Gap, ...]:
     """Ask what has no reply yet; afterwards all replies are in ``ledger``.
 
     Args:
         known: another ledger, whose replies to the same requests are taken over.
+        budget: what may be spent.
 
     Returns:
         The image sets whose pictures could not be had.
@@ -125,7 +132,7 @@ def ask(
         if first is not None:
             send(
                 chain([first], batches), [model.spec], model.keys, model.gate, ledger, watch, watch.stopping,
-                simulator.address if simulator else None,
+                simulator.address if simulator else None, budget,
             )  # fmt: skip
     watch.sealing(gaps)
     return tuple(gaps)

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from math import fsum
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_max.builders.build import BuildRequest
+from cxr_max.builders.run_folder import RunFolder
 from cxr_max.errors import RequestError
 from cxr_max.eval.run import EvalRequest
 from cxr_max.eval.suite import read_suites
+from cxr_max.ledger import Ledger
 from cxr_max.records import Split
 
 ABSENT: Final = "no --data {0}:PATH was given"
@@ -94,20 +97,42 @@ def given(collection: Collection, data: Sequence[str]) -> dict[str, str]:
 
 
 def steps(part: Part, source: str, pattern: EvalRequest) -> Steps:
-    """What to build and what to evaluate.
+    """What to build and what to evaluate, and what has been spent by everything else until now.
 
     Args:
-        pattern: who is evaluated, and with what; its ``out`` is the folder of all parts.
+        pattern: who is evaluated, and with what; its ``out`` is the folder of all parts, and its limit is theirs
+            together.
     """
     prompt = read_suites(part.suites)[0].prompt
     who = pattern.who
     assert who.teacher is not None
-    folder = pattern.out / part.name
+    folder, limit = pattern.out / part.name, pattern.max_cost_usd
+    built, evaluated = RunFolder(folder), RunFolder(folder / "eval")
+
+    def elsewhere(own: RunFolder) -> float:
+        return 0.0 if limit is None else _spent_by_others(pattern.out, own.ledger)
+
     build = BuildRequest(
-        source, who.teacher, folder, prompt=prompt, split=part.split, views=part.views, roster=who.roster,
-        attestation=pattern.attestation,
+        source, who.teacher, built.root, prompt=prompt, split=part.split, views=part.views, roster=who.roster,
+        attestation=pattern.attestation, max_cost_usd=limit, spent_elsewhere_usd=elsewhere(built),
     )  # fmt: skip
-    return Steps(build, replace(pattern, release=folder, out=folder / "eval", suites=part.suites))
+    evaluate = replace(
+        pattern, release=folder, out=evaluated.root, suites=part.suites, spent_elsewhere_usd=elsewhere(evaluated)
+    )
+    return Steps(build, evaluate)
+
+
+def _spent_by_others(out: Path, own: Path) -> float:
+    """US dollars paid by all ledgers of the parts but one."""
+    paid: dict[Path, float] = {}
+    for built in out.glob("*/ledger.sqlite"):
+        with Ledger(built) as ledger:
+            paid[built], bought = ledger.spent()[0], ledger.answered()
+        evaluated = RunFolder(built.parent / "eval").ledger
+        if evaluated.is_file():
+            with Ledger(evaluated) as ledger:
+                paid[evaluated] = ledger.spent(without=bought)[0]
+    return fsum(usd for path, usd in paid.items() if path != own)
 
 
 def refuse_other_than_a_teacher(request: EvalRequest, release: Path | None) -> None:

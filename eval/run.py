@@ -19,7 +19,9 @@ from cxr_max import labeler
 from cxr_max.builders.pixels import Pixels, open_pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import RunFolder, release_in
+from cxr_max.builders.sending import budget_for
 from cxr_max.data_use import Gate, load_attestations
+from cxr_max.errors import RequestError
 from cxr_max.eval import result as files
 from cxr_max.eval import stored
 from cxr_max.eval.asking import Model, Wanted, ask, predictions, wanted
@@ -36,6 +38,7 @@ from cxr_max.eval.targets import image_sets_of, reference_of, split_of
 from cxr_max.ledger import Gap, Ledger
 from cxr_max.records import Asked, Score
 from cxr_max.teachers.base import TeacherSpec
+from cxr_max.teachers.budget import require_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +63,10 @@ class EvalRequest:
     trained_on: Path | None = None
     """The release that leaks are looked for in; by default the evaluated one."""
     attestation: Path | None = None
+    max_cost_usd: float | None = None
+    """What the evaluation may have cost when it is done, earlier starts of it included; ``None`` for no limit."""
+    spent_elsewhere_usd: float = 0.0
+    """By other runs that are under the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +161,11 @@ class Prepared:
         with ExitStack() as stack:
             ledger = stack.enter_context(Ledger(self.folder.ledger))
             known = stack.enter_context(Ledger(beside)) if beside.is_file() else None
-            self.gaps = ask(self.questions(), model, ledger, known, watch)
+            # What the build of the release has bought is taken over, and costs nothing again.
+            spent = ledger.spent(without=known.answered() if known is not None else ())
+            limit, elsewhere = self.request.max_cost_usd, self.request.spent_elsewhere_usd
+            budget = budget_for(limit, (self.who.spec,), spent, watch, elsewhere)
+            self.gaps = ask(self.questions(), model, ledger, known, watch, budget)
 
     def questions(self) -> list[Wanted]:
         """Every question of the suites; those that are scored first."""
@@ -248,6 +259,7 @@ def prepare(request: EvalRequest) -> Prepared:
     split = suites[0].split
     asked = image_sets_of(release, prompt, split)
     who = find(request.who, release, prompt, tuple(answers), gate)
+    _require_limit(request, who)
     reports = any(suite.report is not None for suite in suites)
     pixels = open_pixels(release, request.images, reports=reports)
     trained = release_in(request.trained_on) if request.trained_on else release
@@ -258,6 +270,12 @@ def prepare(request: EvalRequest) -> Prepared:
     by_key = {(one.study_id, one.image_ids): one for one in asked}
     read_manifest(trained)
     return Prepared(request, release, manifest, suites, reference, by_key, trained, gate, pixels, peers, who)
+
+
+def _require_limit(request: EvalRequest, who: Subject) -> None:
+    if request.max_cost_usd is not None and (who.spec is None or request.who.model is not None):
+        raise RequestError("--max-cost-usd is for a --teacher that is asked: nothing else costs anything.")
+    require_limit(request.max_cost_usd, (who.spec,) if who.spec is not None else ())
 
 
 def _leaks(report: LeakReport | None) -> dict[str, Any]:

@@ -128,6 +128,20 @@ def most_usd(spec: TeacherSpec, question: Question, batch: "Batch", prompt: str)
     return (inputs * spec.price.input + question.sampling.max_tokens * spec.price.output) / 1e6
 
 
+def require_limit(limit_usd: float | None, teachers: Sequence[TeacherSpec]) -> None:
+    """Let pass no limit, or one that can be kept.
+
+    Raises:
+        RequestError: it is no amount of money, or a teacher's price is unknown.
+    """
+    if limit_usd is None:
+        return
+    # Not a number is no limit.
+    if not limit_usd >= 0:
+        raise RequestError(f"--max-cost-usd is {limit_usd:g}: give US dollars, 0 or more.")
+    require_prices(teachers)
+
+
 def require_prices(teachers: Sequence[TeacherSpec]) -> None:
     """Let pass if every teacher's price is known.
 

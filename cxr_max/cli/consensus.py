@@ -34,6 +34,10 @@ def command(
         typer.Option(metavar="NAME:PATH", help="Where the images are, if not where the build found them."),
     ] = None,
     attestation: Annotated[Path | None, typer.Option(help="What remote services guarantee.")] = None,
+    max_cost_usd: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="Stop before --teacher, earlier starts included, has cost more."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Add the consensus and preferences configs to a release, and renew its seal.
@@ -48,6 +52,7 @@ def command(
     folder = release_in(release)
     asked = {
         "model": model, "teacher": teacher, "roster_file": roster, "images": images, "attestation": attestation,
+        "max_cost_usd": max_cost_usd,
     }  # fmt: skip
     if method == "vote":
         _refuse_idle(asked)
@@ -69,7 +74,9 @@ def _refuse_idle(asked: dict[str, Any]) -> None:
     """An option that would do nothing is a mistake that the user should hear of."""
     from cxr_max.errors import RequestError
 
-    idle = [f"--{name.removesuffix('_file')}" for name, value in asked.items() if value is not None]
+    idle = [
+        f"--{name.removesuffix('_file').replace('_', '-')}" for name, value in asked.items() if value is not None
+    ]
     if idle:
         raise RequestError(f"A vote asks nobody, so {', '.join(idle)} means nothing: add --method student.")
 

@@ -48,6 +48,10 @@ def command(
     ] = None,
     roster: Annotated[Path | None, typer.Option(help="Teachers of your own, or changes to ours.")] = None,
     attestation: Annotated[Path | None, typer.Option(help="What remote services guarantee.")] = None,
+    max_cost_usd: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="Stop before --teacher, earlier starts included, has cost more."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Score a model on a release's test split. Run the same command again after an interruption: it goes on."""
@@ -62,7 +66,7 @@ def command(
             raise
         raise RequestError(f'Scoring needs {error.name}: pip install "cxr-max[eval]".') from error
     who = Given(model, teacher, stored, predictions, name, roster)
-    request = EvalRequest(release or Path(), out, who, suite, images, trained_on, attestation)
+    request = EvalRequest(release or Path(), out, who, suite, images, trained_on, attestation, max_cost_usd)
     if suite in collections():
         _several(collections()[suite], request, release, data or [], as_json)
         return
@@ -101,12 +105,14 @@ def _several(
     from cxr_max.errors import RequestError
     from cxr_max.eval.collection import ABSENT, given, refuse_other_than_a_teacher
     from cxr_max.teachers import roster
+    from cxr_max.teachers.budget import require_limit
 
     refuse_other_than_a_teacher(request, release)
     specs = roster.choose(roster.load(request.who.roster), request.who.teacher or "")
     if len(specs) != 1:
         raise RequestError(f"--teacher {request.who.teacher} means several teachers: name one.")
     roster.keys_of(specs)  # before a missing key makes a gap of every part
+    require_limit(request.max_cost_usd, specs)
     sources = given(collection, data)
     done: dict[str, Evaluation] = {}
     gaps: dict[str, str] = {}
@@ -132,11 +138,10 @@ def _part(part: "Part", source: str, request: "EvalRequest") -> "tuple[Evaluatio
     from cxr_max.cli.progress import ConsoleWatch
     from cxr_max.eval.collection import steps
 
-    wanted = steps(part, source, request)
     with ConsoleWatch(f"Writing the release of {part.name}") as watch:
-        built = build(wanted.build, watch)
+        built = build(steps(part, source, request).build, watch)
     watch.summarise()
-    evaluation, _ = _evaluated(wanted.evaluate)
+    evaluation, _ = _evaluated(steps(part, source, request).evaluate)
     missing = {
         "image sets whose pictures cannot be had": built.gaps,
         "questions without a reply": built.failed + evaluation.failed,

@@ -399,3 +399,28 @@ def test_a_tie_between_middle_texts_goes_to_the_first() -> None:
     texts = ["a writes", "b writes", "c writes", "d writes", "e writes", "f writes", "g writes"]
     chosen = medoid([said(text[0], text) for text in texts])
     assert chosen is not None and chosen.text == "a writes"
+
+
+def test_asking_stops_before_the_limit_and_goes_on_when_it_is_raised(
+    release: Path, scripted: tuple[Any, Script, Path]
+) -> None:
+    server, _, teachers = scripted
+    teachers.write_text(f"{teachers.read_text()}price = {{ input = 0, output = 10000 }}\n")
+    most, each = 2048 * 10_000 / 1e6, 7 * 10_000 / 1e6
+    filled, watch = filled_by(release, teachers, max_cost_usd=most + 4.5 * each)
+    assert len(server.headers) == 5 and not filled.complete and filled.student["no_reply"] >= 13
+    assert "raise it and run the same command again" in " ".join(watch.warnings)
+    filled_by(release, teachers, max_cost_usd=most + 4.5 * each)
+    assert len(server.headers) == 5, "what was spent before counts"
+    filled_by(release, teachers, max_cost_usd=1000.0)
+    assert len(server.headers) >= 18
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(release: Path, scripted: tuple[Any, Script, Path]) -> None:
+    server, _, teachers = scripted
+    with pytest.raises(RequestError, match="price of mine is unknown"):
+        filled_by(release, teachers, max_cost_usd=5.0)
+    (release / "config.json").touch()
+    with pytest.raises(RequestError, match="a student costs nothing"):
+        writer_for(release, Quiet(), model=release, max_cost_usd=5.0)
+    assert server.headers == []
