@@ -30,12 +30,13 @@ from cxr_max.prompts import Prompt
 from cxr_max.records import Split
 from cxr_max.replies import read_reply
 from cxr_max.shards import disk_refusals_named
+from cxr_max.teachers.simulator.personas import PERSONAS
 
 UNKNOWN: Final = (
     "source_sha256", "image_sha256", "rendering", "provider", "model", "model_reported", "sampling",
     "finish_reason", "input_tokens", "output_tokens", "cost_usd", "latency_s", "created_at", "request_sha256",
 )  # fmt: skip
-"""Columns that none of the forms can hold."""
+"""Columns that none of the forms can hold; but a teacher with a persona's name is ``simulated``."""
 _MIMIC_PATH: Final = re.compile(r"p(\d{8})/s(\d{8})/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\b")
 _MIMIC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 _SHOWN: Final = 3
@@ -253,6 +254,8 @@ def _row(
         "split": where[0].split,
         "image_ids": [one.image_id for one in where],
         **dict.fromkeys(UNKNOWN),
+        # Nothing else says so, and rows that no model wrote must not lose the mark on their way through a form.
+        "provider": "simulated" if teacher in PERSONAS else None,
         "source_sha256": nothing,
         "image_sha256": nothing,
         "sampling": dict.fromkeys(("temperature", "top_p", "max_tokens", "seed")),

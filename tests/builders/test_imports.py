@@ -175,6 +175,17 @@ def test_somebody_has_to_say_whose_images_they_are(tmp_path: Path) -> None:
         import_files({"a": tmp_path / "a.json"}, tmp_path / "out")
 
 
+def test_simulated_rows_keep_their_mark_and_others_get_none(tmp_path: Path) -> None:
+    row = forms.line_of(forms.write(Exchange((MIMIC,), "What is seen?", ANSWER, None, "1"), "llava"))
+    (tmp_path / "a.jsonl").write_text(row)
+    for teacher, provider in (("sim-grok-4", "simulated"), ("grok-4", None)):
+        import_files({teacher: tmp_path / "a.jsonl"}, tmp_path / teacher, name="mimic-cxr-jpg")
+        assert [one.provider for one in rows(tmp_path / teacher)] == [provider]
+        manifest = json.loads((tmp_path / teacher / "manifest.json").read_text())
+        assert manifest["simulated"] == (provider is not None)
+        assert ("Simulated teachers" in (tmp_path / teacher / "README.md").read_text()) == (provider is not None)
+
+
 def test_a_built_release_is_not_overwritten(phantoms: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(FOREIGN[0][1]))
     shutil.copytree(phantoms, tmp_path / "built")
