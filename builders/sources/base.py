@@ -51,6 +51,8 @@ class Inventory:
     """Those among them that say nothing of the 14 findings and are kept under their own names."""
     unknown: frozenset[str] = frozenset()
     """Those among them that this version's table of the set's labels does not have."""
+    borrowed: bool = False
+    """Whether the images lie among those of another data set, which are no extras of this one."""
 
 
 NO_SPLIT: Final = "Its owners divide the set into no splits, so every split is null: leave --split out."

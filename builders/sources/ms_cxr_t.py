@@ -228,6 +228,7 @@ class MsCxrT:
                 "test": len(self._pairs),
             },
             images=tuple(places),
+            borrowed=True,
             labels=labels,
             unmapped=frozenset(labels),
         )

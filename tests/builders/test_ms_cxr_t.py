@@ -82,6 +82,15 @@ def test_a_previous_image_that_is_missing_is_listed_and_said(written: Path) -> N
     assert report.unmapped["pneumothorax_progression: worsening"] == 1 and not report.mapped
 
 
+def test_images_of_mimic_that_are_not_compared_are_no_extras(copy: Path) -> None:
+    source = open_copy(f"ms-cxr-t:{copy}")
+    other = source.inventory().root / "other.jpg"
+    shutil.copy(next(other.parent.rglob("*.jpg")), other)
+    report = check_copy(source)
+    assert (report.extra, report.present, report.missing) == (0, 9, 1)
+    assert report.missing_names[0].endswith(f"{ms_cxr_t.LOST}.jpg")
+
+
 @pytest.mark.parametrize("above", ["version", "set", "everything"])
 def test_any_folder_above_it_will_do(written: Path, above: str) -> None:
     folder = {"version": written, "set": written.parent, "everything": written.parent.parent}[above]
