@@ -183,10 +183,11 @@ def over_seeds(several: Sequence[Draws]) -> Draws:
     """The mean over seeds: each resample of patients draws seeds too, with replacement.
 
     Drawing S of S seeds shows (S - 1) / S of their variance, which is made good. The same draws for every arm, so
-    that differences are paired. One seed alone says nothing of other seeds.
+    that differences are paired. One seed alone says nothing of other seeds. Without a value where a seed has none.
     """
-    if len(several) == 1:
-        return several[0]
+    without = next((one for one in several if one.measured.value is None), None)
+    if len(several) == 1 or without is not None:
+        return without or several[0]
     values, count = np.array([one.values for one in several]), len(several)
     draws = np.random.default_rng(0).integers(0, count, (values.shape[1], count))
     mean = values.mean(axis=0)

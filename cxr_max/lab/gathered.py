@@ -53,6 +53,8 @@ class Gathered:
     """Balanced accuracy over the findings asked about, by who and where, over all seeds."""
     columns: dict[tuple[str, int], Draws | None]
     """By who and number of the column."""
+    findings: dict[tuple[str, str], Draws]
+    """Balanced accuracy on the test studies, by who and finding."""
     inherited: Draws | None
     best: str
     """The teacher that was best on the tuning studies."""
@@ -66,6 +68,10 @@ class Gathered:
         """A number with its interval."""
         drawn = self.columns.get((who, column))
         return None if drawn is None else estimate(drawn)
+
+    def on(self, who: str, finding: str) -> Estimate:
+        """Balanced accuracy on one finding, with its interval."""
+        return estimate(self.findings[who, finding])
 
 
 def gather(out: Path, lab: Settings) -> Gathered:
@@ -95,8 +101,24 @@ def gather(out: Path, lab: Settings) -> Gathered:
             columns[who, number] = _column(verified, who, column)
     columns |= {(name, 0): accuracy[name, "test"] for name in (MEAN, VOTE)}
     columns |= {(name, 1): accuracy[name, "shifted"] for name in (MEAN, VOTE)}
+    findings = _by_finding(verified, lab)
     inherited = over_seeds([inheritance(one.data, 0, 1000) for one in _seeds(verified, "sft-all", "test")])
-    return Gathered(lab, verified, accuracy, columns, inherited, best)
+    return Gathered(lab, verified, accuracy, columns, findings, inherited, best)
+
+
+def _by_finding(verified: dict[tuple[str, str, int], Verified], lab: Settings) -> dict[tuple[str, str], Draws]:
+    found: dict[tuple[str, str], Draws] = {}
+
+    def keep(who: str, several: Sequence[Sequence[Draws]]) -> None:
+        for finding, draws in zip(FINDINGS_ASKED, zip(*several, strict=True), strict=True):
+            found[who, finding] = over_seeds(draws)
+
+    for who in (*PERSONAS, *students(lab)):
+        keep(who, [balanced_by_finding(one) for one in _seeds(verified, who, "test")])
+    for finding in FINDINGS_ASKED:
+        found[MEAN, finding] = macro([found[name, finding] for name in PERSONAS])
+    keep(VOTE, [balanced_by_finding(verified[students(lab)[0], "test", 0], vote=True)])
+    return found
 
 
 def best_on_tuning(accuracy: dict[tuple[str, str], Draws]) -> str:
@@ -130,7 +152,12 @@ def _column(
 
 
 def balanced(one: Verified, *, vote: bool = False) -> Draws:
-    """Balanced accuracy over the findings asked about, of a model or of the vote of the release's teachers.
+    """Balanced accuracy over the findings asked about: the mean of ``balanced_by_finding``."""
+    return macro(balanced_by_finding(one, vote=vote))
+
+
+def balanced_by_finding(one: Verified, *, vote: bool = False) -> list[Draws]:
+    """Balanced accuracy on each finding asked about, of a model or of the vote of the release's teachers.
 
     Unlike the harness's, it counts every image set with a reply: one that refuses or cannot be read claims
     nothing. So a student that has unlearnt to answer falls to chance, in place of being scored on what it still
@@ -146,7 +173,7 @@ def balanced(one: Verified, *, vote: bool = False) -> Draws:
         metric = balanced_accuracy(found.reference, found.claim)
         return Part(metric, found.rows, counted(data.reference, answers, place))
 
-    return macro([drawn for *_, drawn in ruler.drawn(part, [FINDINGS.index(name) for name in FINDINGS_ASKED])])
+    return [drawn for *_, drawn in ruler.drawn(part, [FINDINGS.index(name) for name in FINDINGS_ASKED])]
 
 
 def course(out: Path, arm: str, seed: int) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 
 from cxr_max.drift.states import ABSENT, PRESENT
 from cxr_max.eval.answers import Answers, nothing
-from cxr_max.eval.bootstrap import Draws
+from cxr_max.eval.bootstrap import Draws, undefined
 from cxr_max.eval.metrics.measured import Measured
 from cxr_max.findings import FINDINGS
 from cxr_max.lab import claims
@@ -153,3 +153,8 @@ def test_patients_that_count_alike_for_all_seeds_are_no_less_uncertain_for_many_
     one = drawn(0.5, 0.03)
     assert over_seeds([one, one, one]).values.std() == pytest.approx(one.values.std())
     assert over_seeds([one]) is one
+
+
+def test_over_seeds_there_is_no_value_where_one_of_them_has_none() -> None:
+    nothing = undefined("no patient has it", 1000)
+    assert over_seeds([drawn(0.5), nothing, drawn(0.6)]) is nothing

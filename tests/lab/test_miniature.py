@@ -19,7 +19,14 @@ def test_a_miniature_runs_from_nothing_to_a_page(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.strip().splitlines()[-1])
     page = Path(said["report"]).read_text()
-    for words in ("A miniature", "Claims", "Learning curves", "Can the student see?", "Where the time went"):
+    for words in (
+        "A miniature",
+        "Claims",
+        "Finding by finding",
+        "Learning curves",
+        "Can the student see?",
+        "Where the time went",
+    ):
         assert words in page
     assert "http" not in page.replace("http-equiv", "")
     assert len(said["claims"]) >= 12

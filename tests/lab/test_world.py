@@ -105,7 +105,7 @@ def test_unknown_variants_are_nobody() -> None:
         assert persona(name) is None
 
 
-def sick(name: str, images: int = 600) -> list[Claims]:
+def sick(name: str, images: int = 300) -> list[Claims]:
     """What is claimed of so many images with edema."""
     truth = Truth(dict.fromkeys(FINDINGS, 0) | {"Edema": 1})  # type: ignore[arg-type]
     return [claims(variant(name), f"{number:064x}", truth, "", asked=FINDINGS_ASKED) for number in range(images)]
@@ -124,7 +124,7 @@ def test_an_update_moves_each_finding_one_way(name: str) -> None:
 
 def test_teachers_are_updated_at_moments_of_their_own() -> None:
     changed = [
-        sum(old != new for old, new in zip(sick(name), sick(f"{name}@drift=9"), strict=True)) / 600
+        sum(old != new for old, new in zip(sick(name), sick(f"{name}@drift=9"), strict=True)) / 300
         for name in PERSONAS
     ]
     assert min(changed) < 0.4 < 0.6 < max(changed) < 1
