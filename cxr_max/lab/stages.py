@@ -79,7 +79,7 @@ def _build(out: Path, lab: Settings, which: str, seed: int) -> None:
     if which == SELF:
         write_text(place / "roster.toml", _student_table(which, folder(out, "train", "sft-all", seed) / "student"))
     else:
-        write_roster(place / "roster.toml", which)
+        write_roster(place / "roster.toml", which, seed)
     studies = {"tune": lab.tune, "test": lab.test, "shifted": lab.shifted}.get(which, lab.train)
     asked = BuildRequest(
         source(which, seed),

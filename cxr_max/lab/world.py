@@ -23,9 +23,9 @@ _TRAIN: Final = 100
 VARIANTS: Final = {
     "train": "misled", "truth": "perfect", "three": "misled", "poisoned": "misled", "tune": "misled",
     "test": "misled", "shifted": "misled", "noise": "noise", "uncorrelated": "misled,shared=0",
-    "correlated": "misled,shared=0.8", "drifting": "misled,drift=1",
+    "correlated": "misled,shared=0.8", "drifting": "misled,drift=1,lot={seed}",
 }  # fmt: skip
-"""Of the personas, by what is asked about."""
+"""Of the personas, by what is asked about. What is by lot is drawn anew for each seed of the lab."""
 _POISONED: Final = "sim-glm-4.5v"
 _THREE: Final = ("sim-gpt-5-nano", "sim-claude-sonnet-4", "sim-qwen-vl-max")
 
@@ -49,11 +49,11 @@ def teachers(which: str) -> str:
     return {"truth": SINGLE, SELF: SELF, "three": ",".join(_THREE)}.get(which, ",".join(PERSONAS))
 
 
-def write_roster(path: Path, which: str) -> None:
+def write_roster(path: Path, which: str, seed: int = 0) -> None:
     """The personas as they are in this world, under their own names."""
     lines = []
     for name, persona in PERSONAS.items():
         variant = "poisoned" if which == "poisoned" and name == _POISONED else VARIANTS[which]
         lines += [f"[{json.dumps(name)}]", 'provider = "simulated"', f'wire = "{persona.wire}"']
-        lines += [f'model = "{name}@{variant}"', "concurrency = 4", ""]
+        lines += [f'model = "{name}@{variant.format(seed=seed)}"', "concurrency = 4", ""]
     path.write_text("\n".join(lines), "utf-8")

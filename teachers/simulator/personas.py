@@ -49,6 +49,8 @@ class Persona:
     drift: float = 0.0
     """Standard deviations by which an update of the model makes each finding's accuracy better or worse, by lot.
     Hosted models change so behind one name (Chen, Zaharia and Zou 2023)."""
+    lot: int = 0
+    """Which draw of the updates: when each model gets its own, and what that makes better or worse."""
 
 
 def load(path: Path) -> dict[str, Persona]:
@@ -92,10 +94,10 @@ PERSONAS: Final[Mapping[str, Persona]] = load(Path(__file__).with_name("personas
 
 
 def persona(model: str) -> Persona | None:
-    """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8,drift=1`` for a variant of it.
+    """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8`` for a variant of it.
 
     Variants are for experiments on what teachers' errors do: a behaviour, a correlation between teachers from 0 to
-    1, a drift from 0 to below 10, in any order. ``None`` where there is no such persona or variant.
+    1, a drift from 0 to below 10 and its lot (``drift=1,lot=3``), in any order. ``None`` where there is no such persona or variant.
     """
     name, _, variant = model.partition("@")
     found = PERSONAS.get(name)
@@ -108,6 +110,8 @@ def persona(model: str) -> Persona | None:
             found = replace(found, shared=float(match[1]))
         elif match := re.fullmatch(r"drift=(\d(?:\.\d+)?)", part):
             found = replace(found, drift=float(match[1]))
+        elif match := re.fullmatch(r"lot=(\d{1,9})", part):
+            found = replace(found, lot=int(match[1]))
         else:
             return None
     return found

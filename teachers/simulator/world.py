@@ -217,10 +217,10 @@ class _Draw:
         Images are asked about at moments that are uniform over the collection, in an order that depends on the
         image alone; each teacher is updated once, at a moment of its own.
         """
-        name = self.persona.name
-        if not self.persona.drift or uniform(self.seed, "asked", self.image) < uniform(self.seed, "update", name):
+        drawn = (self.seed, str(self.persona.lot), self.persona.name)
+        if not self.persona.drift or uniform(self.seed, "asked", self.image) < uniform("update", *drawn):
             return 0.0
-        return self.persona.drift * normal(self.seed, "drift", name, finding)
+        return self.persona.drift * normal("drift", *drawn, finding)
 
     def refuses(self) -> bool:
         if self.persona.behaviour == "perfect":

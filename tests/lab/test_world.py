@@ -86,11 +86,11 @@ def test_the_prompt_asks_about_the_five_findings_in_brief() -> None:
 
 @pytest.mark.parametrize("which", VARIANTS)
 def test_every_world_has_teachers_that_can_be_asked(which: str, tmp_path: Path) -> None:
-    write_roster(tmp_path / "roster.toml", which)
+    write_roster(tmp_path / "roster.toml", which, seed=3)
     chosen = roster.choose(roster.load(tmp_path / "roster.toml"), teachers(which))
     assert all(persona(spec.model) is not None for spec in chosen)
     assert len(chosen) == {"truth": 1, "three": 3}.get(which, 7)
-    assert ("drift" in chosen[0].model) == (which == "drifting")
+    assert chosen[0].model.endswith("drift=1,lot=3") == (which == "drifting")
 
 
 def test_unknown_variants_are_nobody() -> None:
@@ -100,6 +100,7 @@ def test_unknown_variants_are_nobody() -> None:
         "sim-grok-4@shared=1.5",
         "sim-grok-4@shared=x",
         "sim-grok-4@drift=10",
+        "sim-grok-4@lot=-1",
         "nobody@noise",
     ):
         assert persona(name) is None
@@ -120,6 +121,13 @@ def test_an_update_moves_each_finding_one_way(name: str) -> None:
         pairs = [(old.findings[finding], new.findings[finding]) for old, new in zip(before, after, strict=True)]
         # Nothing gets better while something gets worse; a hedge is no more right than a mistake.
         assert len({new == right for old, new in pairs if old != new}) <= 1
+
+
+def test_each_lot_is_another_draw_of_the_updates_and_without_a_drift_there_is_none() -> None:
+    name = "sim-grok-4"
+    first, second = (sick(f"{name}@drift=2,lot={lot}") for lot in (1, 2))
+    assert first != second
+    assert sick(f"{name}@lot=1") == sick(name)
 
 
 def test_teachers_are_updated_at_moments_of_their_own() -> None:
