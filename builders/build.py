@@ -75,8 +75,8 @@ class BuildRequest:
     """Through the services' batch interfaces: half the price, within a day."""
     max_cost_usd: float | None = None
     """What the run may have cost when it is done, earlier builds of it included; ``None`` for no limit."""
-    spent_elsewhere_usd: float = 0.0
-    """By other runs that are under the same limit."""
+    spent_elsewhere: tuple[float, int] = (0.0, 0)
+    """By other runs that are under the same limit: US dollars, and replies whose cost is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,11 +324,11 @@ def _refuse_nothing(planner: Planner, selection: Selection, source: Source) -> N
 
 
 def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:
-    elsewhere = request.spent_elsewhere_usd
-    if request.max_cost_usd is not None and not request.batch:
+    counted = [ledger.spent, lambda: request.spent_elsewhere]
+    if not request.batch:
         # Batches are collected by another command, and may cost as much until then.
-        elsewhere += sum(most or 0.0 for most in ledger.requests_in_batches().values())
-    return budget_for(request.max_cost_usd, wanted.teachers, ledger.spent(), watch, elsewhere)
+        counted.append(ledger.most_in_batches)
+    return budget_for(request.max_cost_usd, wanted.teachers, watch, *counted)
 
 
 def _ask_all(

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import fsum
 from typing import Final
 
 from cxr_max.data_use import Gate
@@ -82,22 +83,21 @@ def send(
 def budget_for(
     limit_usd: float | None,
     specs: Sequence[TeacherSpec],
-    spent: tuple[float, int],
     watch: Watch,
-    elsewhere_usd: float = 0.0,
+    *spent: Callable[[], tuple[float, int]],
 ) -> Budget | None:
     """What a job may still spend under a limit that can be kept; ``None`` for no limit.
 
     Args:
-        spent: by the job's earlier runs, as a ledger says it: US dollars, and replies whose cost is unknown.
-        elsewhere_usd: what else counts.
+        spent: what counts, each as a ledger says it: US dollars, and replies whose cost is unknown. Not called
+            without a limit: a ledger of millions is not read for nothing.
     """
     if limit_usd is None:
         return None
-    paid, unknown = spent
-    if unknown:
-        watch.warned(f"{unknown} earlier replies have no known cost and do not count for --max-cost-usd.")
-    return Budget(limit_usd, specs, paid + elsewhere_usd)
+    paid, unknown = zip(*(one() for one in spent), strict=True)
+    if sum(unknown):
+        watch.warned(f"{sum(unknown)} earlier replies have no known cost and do not count for --max-cost-usd.")
+    return Budget(limit_usd, specs, fsum(paid))
 
 
 async def stopped(work: Coroutine[None, None, None], stop: asyncio.Event, stopping: Callable[[], None]) -> bool:

@@ -182,7 +182,7 @@ class Synthesis:
         with closing(self._batches(votes)) as batches:
             first = next(batches, None)
             if first is not None:
-                budget = budget_for(writer.max_cost_usd, (writer.spec,), self.ledger.spent(), watch)
+                budget = budget_for(writer.max_cost_usd, (writer.spec,), watch, self.ledger.spent)
                 send(
                     chain([first], batches), [writer.spec], writer.keys, writer.gate, self.ledger, watch,
                     watch.stopping, budget=budget,

@@ -13,12 +13,13 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from math import fsum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from cxr_max import ledger_schema
@@ -247,6 +248,10 @@ class Ledger(BatchTables):
         """The key of every request that has a reply."""
         return {row[0] for row in self._read("SELECT request_sha256 FROM replies")}
 
+    def bought_at(self) -> dict[str, str]:
+        """When each request that has a reply got it, in ISO 8601: the same in every ledger that holds it."""
+        return dict(self._read("SELECT request_sha256, created_at FROM replies"))
+
     def images_asked(self) -> set[tuple[str, ...]]:
         """The ids of every image set about which there is a reply, or was one asked for in a batch."""
         query = (
@@ -338,16 +343,16 @@ class Ledger(BatchTables):
         )
         return {teacher: (planned, answered) for teacher, planned, answered in self._read(query)}
 
-    def spent(self, without: Collection[str] = ()) -> tuple[float, int]:
+    def spent(self, without: Mapping[str, str] = MappingProxyType({})) -> tuple[float, int]:
         """US dollars paid for all replies whose cost is known, and how many replies it is not known of.
 
         Of every reply that was ever bought, whether or not a row of the release still points to it.
 
         Args:
-            without: requests whose replies another ledger has paid for.
+            without: replies that another ledger has paid for, as its ``bought_at`` says.
         """
-        rows = self._read("SELECT request_sha256, cost_usd FROM replies")
-        costs = [cost for key, cost in rows if key not in without]
+        rows = self._read("SELECT request_sha256, created_at, cost_usd FROM replies")
+        costs = [cost for key, at, cost in rows if without.get(key) != at]
         return fsum(cost for cost in costs if cost is not None), costs.count(None)
 
     def usage(self, prompt_sha256: str | None = None) -> dict[str, Usage]:

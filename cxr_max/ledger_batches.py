@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from math import fsum
 from typing import Any, Final, Literal, get_args
 
 BatchState = Literal["submitting", "running", "ended", "unsent"]
@@ -106,6 +107,11 @@ class BatchTables(ABC):
             f" WHERE state IN {_OPEN} AND request_sha256 NOT IN (SELECT request_sha256 FROM replies)"
         )
         return dict(self._read(query))
+
+    def most_in_batches(self) -> tuple[float, int]:
+        """US dollars that open batches can cost at most, and how many of their requests have no known price."""
+        most = list(self.requests_in_batches().values())
+        return fsum(usd for usd in most if usd is not None), most.count(None)
 
     def waiting_member(self, batch_id: str, request_sha256: str) -> Member | None:
         """A member of the batch that has no reply yet; ``None`` if there is none of that key."""

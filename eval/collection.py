@@ -5,10 +5,9 @@ A part is a release of its own, built with the teacher that is evaluated, and a 
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from math import fsum
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,8 +17,8 @@ from cxr_max.builders.build import BuildRequest
 from cxr_max.builders.run_folder import RunFolder
 from cxr_max.errors import RequestError
 from cxr_max.eval.run import EvalRequest
+from cxr_max.eval.spending import Spent, by_others
 from cxr_max.eval.suite import read_suites
-from cxr_max.ledger import Ledger
 from cxr_max.records import Split
 
 ABSENT: Final = "no --data {0}:PATH was given"
@@ -56,14 +55,6 @@ class Collection(_Strict):
         return f"{self.name} {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """What a part takes: a release, then a result."""
-
-    build: BuildRequest
-    evaluate: EvalRequest
-
-
 @cache
 def collections() -> Mapping[str, Collection]:
     """Those that come with the package, by name."""
@@ -96,43 +87,34 @@ def given(collection: Collection, data: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def steps(part: Part, source: str, pattern: EvalRequest) -> Steps:
-    """What to build and what to evaluate, and what has been spent by everything else until now.
+def to_build(part: Part, source: str, pattern: EvalRequest, parts: Collection) -> BuildRequest:
+    """The build of a part's release.
 
     Args:
         pattern: who is evaluated, and with what; its ``out`` is the folder of all parts, and its limit is theirs
-            together.
+            together: what the others have spent until now counts.
     """
-    prompt = read_suites(part.suites)[0].prompt
     who = pattern.who
     assert who.teacher is not None
-    folder, limit = pattern.out / part.name, pattern.max_cost_usd
-    built, evaluated = RunFolder(folder), RunFolder(folder / "eval")
-
-    def elsewhere(own: RunFolder) -> float:
-        return 0.0 if limit is None else _spent_by_others(pattern.out, own.ledger)
-
-    build = BuildRequest(
-        source, who.teacher, built.root, prompt=prompt, split=part.split, views=part.views, roster=who.roster,
-        attestation=pattern.attestation, max_cost_usd=limit, spent_elsewhere_usd=elsewhere(built),
+    folder, prompt = RunFolder(pattern.out / part.name), read_suites(part.suites)[0].prompt
+    return BuildRequest(
+        source, who.teacher, folder.root, prompt=prompt, split=part.split, views=part.views, roster=who.roster,
+        attestation=pattern.attestation, max_cost_usd=pattern.max_cost_usd,
+        spent_elsewhere=_elsewhere(pattern, parts, folder),
     )  # fmt: skip
-    evaluate = replace(
-        pattern, release=folder, out=evaluated.root, suites=part.suites, spent_elsewhere_usd=elsewhere(evaluated)
-    )
-    return Steps(build, evaluate)
 
 
-def _spent_by_others(out: Path, own: Path) -> float:
-    """US dollars paid by all ledgers of the parts but one."""
-    paid: dict[Path, float] = {}
-    for built in out.glob("*/ledger.sqlite"):
-        with Ledger(built) as ledger:
-            paid[built], bought = ledger.spent()[0], ledger.answered()
-        evaluated = RunFolder(built.parent / "eval").ledger
-        if evaluated.is_file():
-            with Ledger(evaluated) as ledger:
-                paid[evaluated] = ledger.spent(without=bought)[0]
-    return fsum(usd for path, usd in paid.items() if path != own)
+def to_evaluate(part: Part, pattern: EvalRequest, parts: Collection) -> EvalRequest:
+    """The evaluation on a part's release, once it is built; the arguments are those of ``to_build``."""
+    built, folder = pattern.out / part.name, RunFolder(pattern.out / part.name / "eval")
+    spent = _elsewhere(pattern, parts, folder)
+    return replace(pattern, release=built, out=folder.root, suites=part.suites, spent_elsewhere=spent)
+
+
+def _elsewhere(pattern: EvalRequest, parts: Collection, own: RunFolder) -> Spent:
+    if pattern.max_cost_usd is None:
+        return 0.0, 0
+    return by_others([pattern.out / part.name for part in parts.part], own)
 
 
 def refuse_other_than_a_teacher(request: EvalRequest, release: Path | None) -> None:

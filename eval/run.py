@@ -32,6 +32,7 @@ from cxr_max.eval.leaks import LeakReport, find_leaks
 from cxr_max.eval.reference import Reference, write_reference
 from cxr_max.eval.result import Result
 from cxr_max.eval.scoring import score_all
+from cxr_max.eval.spending import by_itself
 from cxr_max.eval.subject import Given, Subject, find, refuse_incomplete
 from cxr_max.eval.suite import DEFAULT, Suite, read_suites
 from cxr_max.eval.targets import image_sets_of, reference_of, split_of
@@ -65,8 +66,8 @@ class EvalRequest:
     attestation: Path | None = None
     max_cost_usd: float | None = None
     """What the evaluation may have cost when it is done, earlier starts of it included; ``None`` for no limit."""
-    spent_elsewhere_usd: float = 0.0
-    """By other runs that are under the same limit."""
+    spent_elsewhere: tuple[float, int] = (0.0, 0)
+    """By other runs that are under the same limit: US dollars, and replies whose cost is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +162,10 @@ class Prepared:
         with ExitStack() as stack:
             ledger = stack.enter_context(Ledger(self.folder.ledger))
             known = stack.enter_context(Ledger(beside)) if beside.is_file() else None
-            # What the build of the release has bought is taken over, and costs nothing again.
-            spent = ledger.spent(without=known.answered() if known is not None else ())
-            limit, elsewhere = self.request.max_cost_usd, self.request.spent_elsewhere_usd
-            budget = budget_for(limit, (self.who.spec,), spent, watch, elsewhere)
+            budget = budget_for(
+                self.request.max_cost_usd, (self.who.spec,), watch,
+                lambda: by_itself(ledger, known), lambda: self.request.spent_elsewhere,
+            )  # fmt: skip
             self.gaps = ask(self.questions(), model, ledger, known, watch, budget)
 
     def questions(self) -> list[Wanted]:

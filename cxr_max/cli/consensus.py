@@ -36,7 +36,7 @@ def command(
     attestation: Annotated[Path | None, typer.Option(help="What remote services guarantee.")] = None,
     max_cost_usd: Annotated[
         float | None,
-        typer.Option(min=0, metavar="X", help="Stop before --teacher, earlier starts included, has cost more."),
+        typer.Option(min=0, metavar="X", help="Stop before it, earlier starts included, has cost more."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:

@@ -50,7 +50,11 @@ def command(
     attestation: Annotated[Path | None, typer.Option(help="What remote services guarantee.")] = None,
     max_cost_usd: Annotated[
         float | None,
-        typer.Option(min=0, metavar="X", help="Stop before --teacher, earlier starts included, has cost more."),
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="Stop before --teacher, earlier starts included, has cost more; with --data, builds included.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -102,8 +106,9 @@ def _several(
     collection: "Collection", request: "EvalRequest", release: Path | None, data: list[str], as_json: bool
 ) -> None:
     """Every part whose data is given; what is not is a named gap."""
+    from cxr_max.builders.run_folder import RunFolder
     from cxr_max.errors import RequestError
-    from cxr_max.eval.collection import ABSENT, given, refuse_other_than_a_teacher
+    from cxr_max.eval.collection import given, refuse_other_than_a_teacher
     from cxr_max.teachers import roster
     from cxr_max.teachers.budget import require_limit
 
@@ -114,6 +119,21 @@ def _several(
     roster.keys_of(specs)  # before a missing key makes a gap of every part
     require_limit(request.max_cost_usd, specs)
     sources = given(collection, data)
+    # Two at once would each think that the other has spent nothing yet.
+    with RunFolder(request.out).locked():
+        done, gaps = _all_parts(collection, sources, request)
+    typer.echo(_several_json(collection, done, gaps) if as_json else _several_text(collection, done, gaps))
+    if gaps:
+        raise typer.Exit(3)
+
+
+def _all_parts(
+    collection: "Collection", sources: dict[str, str], request: "EvalRequest"
+) -> "tuple[dict[str, Evaluation], dict[str, str]]":
+    """What each part came to, and why one has nothing or is not whole."""
+    from cxr_max.errors import RequestError
+    from cxr_max.eval.collection import ABSENT
+
     done: dict[str, Evaluation] = {}
     gaps: dict[str, str] = {}
     for part in collection.part:
@@ -121,33 +141,38 @@ def _several(
             gaps[part.name] = ABSENT.format(part.data)
             continue
         try:
-            done[part.name], missing = _part(part, sources[part.data], request)
+            done[part.name], missing = _part(part, sources[part.data], request, collection)
         except RequestError as error:
             gaps[part.name] = str(error)
             continue
         if missing:
             gaps[part.name] = missing
-    typer.echo(_several_json(collection, done, gaps) if as_json else _several_text(collection, done, gaps))
-    if gaps:
-        raise typer.Exit(3)
+    return done, gaps
 
 
-def _part(part: "Part", source: str, request: "EvalRequest") -> "tuple[Evaluation, str | None]":
+def _part(
+    part: "Part", source: str, request: "EvalRequest", parts: "Collection"
+) -> "tuple[Evaluation, str | None]":
     """What it came to, and what of it could not be had."""
     from cxr_max.builders.build import build
     from cxr_max.cli.progress import ConsoleWatch
-    from cxr_max.eval.collection import steps
+    from cxr_max.errors import RequestError
+    from cxr_max.eval.collection import to_build, to_evaluate
 
+    raised = "" if request.max_cost_usd is None else ", with a higher --max-cost-usd if that is used up"
+    rest = f"the same command asks for what is missing{raised}"
     with ConsoleWatch(f"Writing the release of {part.name}") as watch:
-        built = build(steps(part, source, request).build, watch)
+        built = build(to_build(part, source, request, parts), watch)
     watch.summarise()
-    evaluation, _ = _evaluated(steps(part, source, request).evaluate)
+    if not built.trajectories:
+        raise RequestError(f"none of {built.failed} questions has a reply: {rest}")
+    evaluation, _ = _evaluated(to_evaluate(part, request, parts))
     missing = {
         "image sets whose pictures cannot be had": built.gaps,
         "questions without a reply": built.failed + evaluation.failed,
     }
     said = ", ".join(f"{number} {what}" for what, number in missing.items() if number)
-    return evaluation, f"{said}: the same command asks for what is missing" if said else None
+    return evaluation, f"{said}: {rest}" if said else None
 
 
 def _several_json(collection: "Collection", done: "dict[str, Evaluation]", gaps: dict[str, str]) -> str:

@@ -97,7 +97,8 @@ def persona(model: str) -> Persona | None:
     """The persona that a model's name means: ``NAME``, or ``NAME@misled,shared=0.8`` for a variant of it.
 
     Variants are for experiments on what teachers' errors do: a behaviour, a correlation between teachers from 0 to
-    1, a drift from 0 to below 10 and its lot (``drift=1,lot=3``), in any order. ``None`` where there is no such persona or variant.
+    1, a drift from 0 to below 10 and its lot (``drift=1,lot=3``), in any order. ``None`` where there is no such
+    persona or variant.
     """
     name, _, variant = model.partition("@")
     found = PERSONAS.get(name)

@@ -1,18 +1,14 @@
-"""``cxr-max eval --max-cost-usd``: what the build bought is free, and several data sets share a limit."""
+"""``cxr-max eval --max-cost-usd``: what the build bought is free."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from cxr_max.builders.build import BuildRequest, build
 from cxr_max.errors import RequestError
-from cxr_max.eval.collection import Part, steps
 from cxr_max.eval.run import EvalRequest, prepare
-from cxr_max.eval.subject import Given
 from tests.background import TEXT, background, committed
 from tests.builders.test_build import Quiet
 from tests.eval.data import QUESTIONS, TEACHERS, TINY, Watch, evaluated, release, request_of
@@ -108,27 +104,3 @@ def test_a_limit_for_stored_rows_is_a_mistake_and_personas_are_free(run: Path, t
     with pytest.raises(RequestError, match="--max-cost-usd is for a --teacher that is asked"):
         prepare(request_of(run, tmp_path / "e", tiny, teacher=TEACHERS[0], stored=True, max_cost_usd=5.0))
     assert asked(request_of(run, tmp_path / "e", tiny, teacher=TEACHERS[0], max_cost_usd=0.0)).sent > 0
-
-
-def test_several_data_sets_share_a_limit(tmp_path: Path) -> None:
-    """Two parts of two phantoms each; the limit is enough for the first build and one request more."""
-    parts = [
-        Part(name=name, data="phantom", suites="generalization", split="test", views="frontal") for name in "ab"
-    ]
-    with background(reply) as server:
-        who: dict[str, Any] = {"who": Given(teacher="mine", roster=priced(tmp_path, server))}
-        pattern = EvalRequest(Path(), tmp_path / "out", **who, max_cost_usd=MOST_USD + 2.5 * REPLY_USD)
-
-        def built(pattern: EvalRequest) -> Sequence[int]:
-            sent = []
-            for part in parts:
-                request = replace(steps(part, "phantom:1,test", pattern).build, studies=2)
-                sent.append(build(request, Quiet()).requests_sent)
-            return sent
-
-        assert built(pattern) == [2, 1]
-        assert built(pattern) == [0, 0]
-        assert built(replace(pattern, max_cost_usd=MOST_USD + 4 * REPLY_USD)) == [0, 1]
-        both = [steps(part, "phantom:1,test", pattern) for part in parts]
-        assert [one.build.spent_elsewhere_usd for one in both] == pytest.approx([2 * REPLY_USD] * 2)
-        assert [one.evaluate.spent_elsewhere_usd for one in both] == pytest.approx([4 * REPLY_USD] * 2)
