@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -37,6 +37,7 @@ UNKNOWN: Final = (
     "finish_reason", "input_tokens", "output_tokens", "cost_usd", "latency_s", "created_at", "request_sha256",
 )  # fmt: skip
 """Columns that none of the forms can hold; but a teacher with a persona's name is ``simulated``."""
+_PERSONAS_UNKNOWN: Final = tuple(name for name in UNKNOWN if name != "provider")
 _MIMIC_PATH: Final = re.compile(r"p(\d{8})/s(\d{8})/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})\b")
 _MIMIC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 _SHOWN: Final = 3
@@ -64,7 +65,8 @@ class Imported:
     """Rows of which nothing says the split; they are in ``train``, with ``split`` null."""
     prompts: int
     """Different prompts that this version does not ship."""
-    unknown: tuple[str, ...] = UNKNOWN
+    unknown: tuple[str, ...]
+    """Columns that are null in every row."""
 
 
 @dataclass(slots=True)
@@ -134,7 +136,7 @@ def import_files(
     counted = manifest["counts"]["trajectories"]
     return Imported(
         str(out), counted["rows"], counted["studies"], tuple(counted["by_teacher"]), told.forms,
-        dict(told.skipped), tuple(told.examples), told.without_split, len(told.prompts),
+        dict(told.skipped), tuple(told.examples), told.without_split, len(told.prompts), _unknown(files),
     )  # fmt: skip
 
 
@@ -151,10 +153,14 @@ def _said(told: _Told, files: Mapping[str, Path]) -> dict[str, Any]:
         "files": {teacher: path.name for teacher, path in sorted(files.items())},
         "forms": told.forms,
         "skipped": dict(sorted(told.skipped.items())),
-        "unknown": list(UNKNOWN),
+        "unknown": list(_unknown(files)),
         "prompts": list(told.prompts)[:_PROMPTS_KEPT],
         "different_prompts": len(told.prompts),
     }
+
+
+def _unknown(teachers: Iterable[str]) -> tuple[str, ...]:
+    return _PERSONAS_UNKNOWN if set(teachers) <= set(PERSONAS) else UNKNOWN
 
 
 def _source(spec: str | None, name: str | None, workspace: Path) -> tuple[SourceInfo, dict[str, _Place] | None]:

@@ -1,5 +1,7 @@
 """The claims of the paper (arXiv 2510.04142), each judged by one rule that was stated before any run.
 
+Claims were stated before any run too, but for those that are marked late.
+
 A claim is that a difference is above 0. Differences are paired: the same test patients, the same resamples of
 them, and the same draws of seeds. With the 95% interval [low, high] of the difference:
 
@@ -63,6 +65,8 @@ class Claim:
     low: float | None
     high: float | None
     note: str = ""
+    late: bool = False
+    """Stated when results on test studies had been seen."""
 
     @property
     def numbers(self) -> str:
@@ -83,6 +87,7 @@ class _Asked:
     second: str
     where: str = "test"
     control: bool = False
+    late: bool = False
 
 
 ASKED: Final = (
@@ -100,14 +105,21 @@ ASKED: Final = (
         "In another hospital, APO with an anchor beats the best teacher", "apo-anchor", "best teacher", "shifted"
     ),
     _Asked("An anchor five times as strong helps APO more", "strong-anchor", "apo-anchor"),
-    _Asked("APO that prefers the student's own answers to the vote's beats SFT", "self-trained", "sft-all"),
+    _Asked(
+        "APO that prefers the student's own answers to the vote's beats SFT", "self-trained", "sft-all", late=True
+    ),
     _Asked("Seven teachers teach APO more than three", "apo-anchor", "three-apo"),
     _Asked("One poisoned teacher harms APO", "apo-anchor", "poisoned-apo"),
     _Asked("Correlated errors harm APO", "uncorrelated-apo", "correlated-apo"),
     _Asked("With uncorrelated errors, APO beats SFT", "uncorrelated-apo", "uncorrelated-sft"),
     _Asked("With correlated errors, APO beats SFT", "correlated-apo", "correlated-sft"),
-    _Asked("Teachers whose models are updated meanwhile harm APO", "apo-anchor", "drifting-apo"),
-    _Asked("With teachers whose models are updated meanwhile, APO beats SFT", "drifting-apo", "drifting-sft"),
+    _Asked("Teachers whose models are updated meanwhile harm APO", "apo-anchor", "drifting-apo", late=True),
+    _Asked(
+        "With teachers whose models are updated meanwhile, APO beats SFT",
+        "drifting-apo",
+        "drifting-sft",
+        late=True,
+    ),
     _Asked("Control: teachers of pure noise, APO against its SFT", "noise-apo", "noise-sft", control=True),
     _Asked("Control: consensus of other studies, APO against SFT", "apo-shuffled", "sft-all", control=True),
 )
@@ -127,7 +139,7 @@ def judge(table: Table, inherited: Draws | None) -> list[Claim]:
     for asked in ASKED:
         first, second = table.get((asked.first, asked.where)), table.get((asked.second, asked.where))
         if first is not None and second is not None:
-            claims.append(_claim(asked.sentence, first, second, control=asked.control))
+            claims.append(replace(_claim(asked.sentence, first, second, control=asked.control), late=asked.late))
     return claims if learnt(table) else [_untold(claim) for claim in claims]
 
 

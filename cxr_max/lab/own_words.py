@@ -12,6 +12,7 @@ from typing import Final
 
 from cxr_max.builders.consensus import groups_of, prefer
 from cxr_max.consensus import takes_part, vote
+from cxr_max.errors import RequestError
 from cxr_max.records import Preference, Trajectory
 from cxr_max.schemas import read_trajectories
 from cxr_max.student.data import Lesson
@@ -26,12 +27,21 @@ def in_own_words(lessons: Sequence[Lesson], teachers: Path, own: Path) -> list[L
         lessons: preferences from the teachers' release.
         teachers: their release.
         own: the student's answers about the same studies, as a release.
+
+    Raises:
+        RequestError: there is no such answer.
     """
     answers = {answer.study_id: answer for answer in read_trajectories(own, _SPLIT) if takes_part(answer)}
     by_study = {
         one.study_id: one for one in own_preferences(groups_of(read_trajectories(teachers, _SPLIT)), answers)
     }
-    return [_taught(lesson, by_study[lesson.study_id]) for lesson in lessons if lesson.study_id in by_study]
+    found = [_taught(lesson, by_study[lesson.study_id]) for lesson in lessons if lesson.study_id in by_study]
+    if not found:
+        raise RequestError(
+            "The student gave no answer about the training pictures that can be read and that a teacher"
+            " contradicts: there is nothing to prefer."
+        )
+    return found
 
 
 def own_preferences(

@@ -182,7 +182,9 @@ def test_simulated_rows_keep_their_mark_and_others_get_none(tmp_path: Path) -> N
         import_files({teacher: tmp_path / "a.jsonl"}, tmp_path / teacher, name="mimic-cxr-jpg")
         assert [one.provider for one in rows(tmp_path / teacher)] == [provider]
         manifest = json.loads((tmp_path / teacher / "manifest.json").read_text())
-        assert manifest["simulated"] == (provider is not None)
+        assert (
+            manifest["simulated"] == (provider is not None) == ("provider" not in manifest["imported"]["unknown"])
+        )
         assert ("Simulated teachers" in (tmp_path / teacher / "README.md").read_text()) == (provider is not None)
 
 

@@ -12,6 +12,7 @@ from cxr_max.builders.build import BuildRequest, build
 from cxr_max.builders.consensus import fill
 from cxr_max.builders.lessons import apo_lessons
 from cxr_max.builders.pixels import open_pixels
+from cxr_max.errors import RequestError
 from cxr_max.lab.own_words import in_own_words, own_preferences
 from cxr_max.schemas import read_trajectories
 from tests.builders.test_build import Quiet
@@ -60,3 +61,9 @@ def test_lessons_keep_picture_and_question_and_change_what_is_preferred(releases
         assert lesson.replies[0] == texts[lesson.study_id] != was.replies[0]
         assert len(lesson.agreeing) == len(lesson.replies) == len(lesson.teachers)
         assert replace(lesson, replies=was.replies, teachers=was.teachers, agreeing=was.agreeing) == was
+
+
+def test_a_student_without_a_readable_answer_has_nothing_to_prefer(releases: tuple[Path, Path]) -> None:
+    teachers, own = releases
+    with pytest.raises(RequestError, match="nothing to prefer"):
+        in_own_words([], teachers, own)
