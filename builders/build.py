@@ -29,7 +29,7 @@ from cxr_max.builders.sending import BURNED_IN, budget_for, send
 from cxr_max.builders.sources.base import Source
 from cxr_max.builders.sources.registry import canonical, open_source
 from cxr_max.builders.withdraw import withdrawn_of
-from cxr_max.costs import add_cost
+from cxr_max.costs import Spent, add_cost, total
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.errors import ImageError, RequestError
 from cxr_max.image_cache import user_cache
@@ -75,8 +75,8 @@ class BuildRequest:
     """Through the services' batch interfaces: half the price, within a day."""
     max_cost_usd: float | None = None
     """What the run may have cost when it is done, earlier builds of it included; ``None`` for no limit."""
-    spent_elsewhere: tuple[float, int] = (0.0, 0)
-    """By other runs that are under the same limit: US dollars, and replies whose cost is unknown."""
+    spent_elsewhere: Spent = (0.0, 0)
+    """By other runs that are under the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,11 +324,12 @@ def _refuse_nothing(planner: Planner, selection: Selection, source: Source) -> N
 
 
 def _budget(request: BuildRequest, wanted: Wanted, ledger: Ledger, watch: BuildWatch) -> Budget | None:
-    counted = [ledger.spent, lambda: request.spent_elsewhere]
-    if not request.batch:
-        # Batches are collected by another command, and may cost as much until then.
-        counted.append(ledger.most_in_batches)
-    return budget_for(request.max_cost_usd, wanted.teachers, watch, *counted)
+    def spent() -> Spent:
+        # Otherwise batches are collected by another command, and may cost as much until then.
+        waiting = (0.0, 0) if request.batch else ledger.most_in_batches()
+        return total(ledger.spent(), waiting, request.spent_elsewhere)
+
+    return budget_for(request.max_cost_usd, wanted.teachers, watch, spent)
 
 
 def _ask_all(

@@ -5,9 +5,9 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import fsum
 from typing import Final
 
+from cxr_max.costs import Spent
 from cxr_max.data_use import Gate
 from cxr_max.errors import CxrMaxError
 from cxr_max.ledger import Ledger
@@ -84,20 +84,19 @@ def budget_for(
     limit_usd: float | None,
     specs: Sequence[TeacherSpec],
     watch: Watch,
-    *spent: Callable[[], tuple[float, int]],
+    spent: Callable[[], Spent],
 ) -> Budget | None:
     """What a job may still spend under a limit that can be kept; ``None`` for no limit.
 
     Args:
-        spent: what counts, each as a ledger says it: US dollars, and replies whose cost is unknown. Not called
-            without a limit: a ledger of millions is not read for nothing.
+        spent: what counts already. Not called without a limit: a ledger of millions is not read for nothing.
     """
     if limit_usd is None:
         return None
-    paid, unknown = zip(*(one() for one in spent), strict=True)
-    if sum(unknown):
-        watch.warned(f"{sum(unknown)} earlier replies have no known cost and do not count for --max-cost-usd.")
-    return Budget(limit_usd, specs, fsum(paid))
+    paid, unknown = spent()
+    if unknown:
+        watch.warned(f"{unknown} earlier replies have no known cost and do not count for --max-cost-usd.")
+    return Budget(limit_usd, specs, paid)
 
 
 async def stopped(work: Coroutine[None, None, None], stop: asyncio.Event, stopping: Callable[[], None]) -> bool:

@@ -2,9 +2,13 @@
 
 import json
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import Any
 
 from cxr_max.records import Reply
+
+Spent = tuple[float, int]
+"""US dollars that are known to be spent, and how many replies there are whose cost is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Price:
 
 FREE = Price(0.0, 0.0, source="nothing is charged")
 """Of what is computed on this machine."""
+
+
+def total(*several: Spent) -> Spent:
+    """All of it together."""
+    return fsum(usd for usd, _ in several), sum(unknown for _, unknown in several)
 
 
 def cost_of(reply: Reply, price: Price | None) -> float | None:

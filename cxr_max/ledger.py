@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import fsum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from cxr_max import ledger_schema
+from cxr_max.costs import Spent
 from cxr_max.data_use import Recipient
 from cxr_max.errors import RequestError, StorageError
 from cxr_max.ledger_batches import BatchTables
@@ -343,7 +343,7 @@ class Ledger(BatchTables):
         )
         return {teacher: (planned, answered) for teacher, planned, answered in self._read(query)}
 
-    def spent(self, without: Mapping[str, str] = MappingProxyType({})) -> tuple[float, int]:
+    def spent(self, without: Mapping[str, str] | None = None) -> Spent:
         """US dollars paid for all replies whose cost is known, and how many replies it is not known of.
 
         Of every reply that was ever bought, whether or not a row of the release still points to it.
@@ -351,8 +351,9 @@ class Ledger(BatchTables):
         Args:
             without: replies that another ledger has paid for, as its ``bought_at`` says.
         """
+        paid = without or {}
         rows = self._read("SELECT request_sha256, created_at, cost_usd FROM replies")
-        costs = [cost for key, at, cost in rows if without.get(key) != at]
+        costs = [cost for key, at, cost in rows if paid.get(key) != at]
         return fsum(cost for cost in costs if cost is not None), costs.count(None)
 
     def usage(self, prompt_sha256: str | None = None) -> dict[str, Usage]:

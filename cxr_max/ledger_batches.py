@@ -14,6 +14,8 @@ from datetime import datetime
 from math import fsum
 from typing import Any, Final, Literal, get_args
 
+from cxr_max.costs import Spent
+
 BatchState = Literal["submitting", "running", "ended", "unsent"]
 """``submitting``: the service may have it or not. ``running``: the service has it. ``ended``: every reply that it
 gave is in the ledger. ``unsent``: the service never had it."""
@@ -108,7 +110,7 @@ class BatchTables(ABC):
         )
         return dict(self._read(query))
 
-    def most_in_batches(self) -> tuple[float, int]:
+    def most_in_batches(self) -> Spent:
         """US dollars that open batches can cost at most, and how many of their requests have no known price."""
         most = list(self.requests_in_batches().values())
         return fsum(usd for usd in most if usd is not None), most.count(None)

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_max.builders.build import BuildRequest
 from cxr_max.builders.run_folder import RunFolder
+from cxr_max.costs import Spent
 from cxr_max.errors import RequestError
 from cxr_max.eval.run import EvalRequest
-from cxr_max.eval.spending import Spent, by_others
+from cxr_max.eval.spending import by_others
 from cxr_max.eval.suite import read_suites
 from cxr_max.records import Split
 

@@ -20,6 +20,7 @@ from cxr_max.builders.pixels import Pixels, open_pixels
 from cxr_max.builders.release import read_manifest
 from cxr_max.builders.run_folder import RunFolder, release_in
 from cxr_max.builders.sending import budget_for
+from cxr_max.costs import Spent, total
 from cxr_max.data_use import Gate, load_attestations
 from cxr_max.errors import RequestError
 from cxr_max.eval import result as files
@@ -66,8 +67,8 @@ class EvalRequest:
     attestation: Path | None = None
     max_cost_usd: float | None = None
     """What the evaluation may have cost when it is done, earlier starts of it included; ``None`` for no limit."""
-    spent_elsewhere: tuple[float, int] = (0.0, 0)
-    """By other runs that are under the same limit: US dollars, and replies whose cost is unknown."""
+    spent_elsewhere: Spent = (0.0, 0)
+    """By other runs that are under the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Prepared:
             known = stack.enter_context(Ledger(beside)) if beside.is_file() else None
             budget = budget_for(
                 self.request.max_cost_usd, (self.who.spec,), watch,
-                lambda: by_itself(ledger, known), lambda: self.request.spent_elsewhere,
+                lambda: total(by_itself(ledger, known), self.request.spent_elsewhere),
             )  # fmt: skip
             self.gaps = ask(self.questions(), model, ledger, known, watch, budget)
 

@@ -1,19 +1,16 @@
 """What counts for the limit of an evaluation: replies that it bought, and those of its suite's other parts."""
 
 from collections.abc import Sequence
-from math import fsum
 from pathlib import Path
 
 from cxr_max.builders.run_folder import RunFolder
+from cxr_max.costs import Spent, total
 from cxr_max.ledger import Ledger
-
-Spent = tuple[float, int]
-"""US dollars, and replies whose cost nobody knows."""
 
 
 def by_itself(ledger: Ledger, known: Ledger | None) -> Spent:
     """By an evaluation: what it took over from ``known``, the ledger beside its release, costs nothing again."""
-    return ledger.spent(without={} if known is None else known.bought_at())
+    return ledger.spent(without=None if known is None else known.bought_at())
 
 
 def by_others(parts: Sequence[Path], own: RunFolder) -> Spent:
@@ -23,8 +20,7 @@ def by_others(parts: Sequence[Path], own: RunFolder) -> Spent:
         parts: their folders.
         own: the one that does not count.
     """
-    found = [one for part in parts for one in _of_part(RunFolder(part), RunFolder(part / "eval"), own)]
-    return fsum(usd for usd, _ in found), sum(unknown for _, unknown in found)
+    return total(*(one for part in parts for one in _of_part(RunFolder(part), RunFolder(part / "eval"), own)))
 
 
 def _of_part(built: RunFolder, evaluated: RunFolder, own: RunFolder) -> list[Spent]:
