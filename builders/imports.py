@@ -66,7 +66,7 @@ class Imported:
     prompts: int
     """Different prompts that this version does not ship."""
     unknown: tuple[str, ...]
-    """Columns that are null in every row."""
+    """Columns that are null in every row of at least one teacher."""
 
 
 @dataclass(slots=True)

@@ -164,7 +164,7 @@ def _part(
     with ConsoleWatch(f"Writing the release of {part.name}") as watch:
         built = build(to_build(part, source, request, parts), watch)
     watch.summarise()
-    if not built.trajectories:
+    if built.failed and not built.trajectories:
         raise RequestError(f"none of {built.failed} questions has a reply: {rest}")
     evaluation, _ = _evaluated(to_evaluate(part, request, parts))
     missing = {

@@ -90,6 +90,7 @@ def test_every_world_has_teachers_that_can_be_asked(which: str, tmp_path: Path) 
     chosen = roster.choose(roster.load(tmp_path / "roster.toml"), teachers(which))
     assert all(persona(spec.model) is not None for spec in chosen)
     assert len(chosen) == {"truth": 1, "three": 3}.get(which, 7)
+    assert ("drift" in chosen[0].model) == (which == "drifting")
     assert chosen[0].model.endswith("drift=1,lot=3") == (which == "drifting")
 
 
