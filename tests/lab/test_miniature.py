@@ -40,7 +40,7 @@ def test_a_miniature_runs_from_nothing_to_a_page(tmp_path: Path) -> None:
     assert sum(claim.late for claim in write_report(out, more)) == 2
     assert "stated late" in page_of(out)
     # So small a student says nothing that can be read.
-    with pytest.raises(StageFailed, match=r"train:self-trained:0 failed .*nothing to prefer"):
+    with pytest.raises(StageFailed, match=r"(?s)train:self-trained:0 failed .*nothing to prefer"):
         run_lab(out, replace(more, ablations=("drifting", SELF)), lambda _: None, workers=2)
 
 
